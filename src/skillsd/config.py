@@ -1,0 +1,204 @@
+"""One typed tree of settings. Class defaults are the paper's values; presets change a handful of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skillsd.errors import UsageError
+from skillsd.methods import METHODS, Method
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+
+class EnvConfig(Section):
+    """Which tasks. ``options`` go to :func:`skillsd.envs.make_taskset` as they are."""
+
+    name: str = "sokoban"
+    options: dict[str, Any] = {}
+    train_split: str = "train"
+    test_split: str = "test"
+    turn_timeout: float = Field(30.0, gt=0, description="seconds; a slower environment step drops its episode")
+    episode_timeout: float = Field(1800.0, gt=0, description="seconds of wall clock; longer episodes are dropped")
+
+
+class ModelConfig(Section):
+    """The policy: a folder or hub id that transformers loads, or ``embedded`` for the shipped base model."""
+
+    path: str = "embedded"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    gradient_checkpointing: bool = False
+
+
+class RolloutConfig(Section):
+    """How the student samples. The paper: G = 4, 16 tasks a batch, temperature 1 (section 5)."""
+
+    tasks_per_iteration: int = Field(16, ge=1)
+    group_size: int = Field(4, ge=2)
+    temperature: float = Field(1.0, gt=0, description="also applied when log-probs are re-scored")
+    max_new_tokens: int = Field(512, ge=1, description="tokens the policy may write in one turn")
+    max_tokens: int = Field(28672, ge=8, description="prompt and completion together (paper: 8192 + 20480)")
+    max_turns: int | None = Field(None, ge=1, description="turns an episode may take; default: the task set's own")
+    batch_size: int = Field(128, ge=1, description="episodes in flight")
+
+
+class TeacherConfig(Section):
+    """Budget and decay of the teacher; which teacher is the method's business."""
+
+    max_prompt_tokens: int = Field(16384, ge=8, description="the teacher's own limit; a longer view is an error")
+    ema_decay: float = Field(0.95, ge=0, lt=1, description="per iteration, for teacher = ema")
+
+
+class SkillsConfig(Section):
+    """The bank and who writes it. Retrieval: UCB with c = sqrt(2) (PAPER section 4)."""
+
+    summarizer: str = "rules"
+    capacity: int = Field(8, ge=1, description="skills kept a task")
+    exploration: float = Field(2**0.5, ge=0)
+    credit: Literal["source", "group"] = "group"
+    per_visit: int | None = Field(2, ge=1, description="new skills a task may gain in one iteration; none: all")
+    wait: bool = Field(True, description="await the summariser at the iteration boundary (reproducible)")
+    workers: int = Field(2, ge=1)
+
+
+class LossConfig(Section):
+    """Equations of PAPER section 3."""
+
+    clip_low: float = Field(0.2, ge=0)
+    clip_high: float = Field(0.28, ge=0)
+    #: The paper's best of {0.01, 0.005, 0.001, 0.0005}; ``method`` may set it to 0.
+    distill_weight: float = Field(0.001, ge=0, description="lambda")
+    advantage_eps: float = Field(1e-8, gt=0)
+
+
+class OptimConfig(Section):
+    """AdamW, lr 1e-6, weight decay 0 (PAPER section 5)."""
+
+    lr: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    warmup_iterations: int = Field(0, ge=0)
+    minibatches: int = Field(1, ge=1, description="optimiser steps an iteration, one pass over the batch in all")
+    max_tokens_per_device: int = Field(32768, ge=1, description="padded tokens in one micro-batch")
+
+
+class TrainerConfig(Section):
+    iterations: int = Field(100, ge=0)
+    checkpoint_every: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    grad_norms_every: int = Field(1, ge=0, description="iterations between separate gradient norms; 0: never")
+    tensorboard: bool = False
+
+
+class EvalConfig(Section):
+    every: int = Field(0, ge=0, description="iterations between greedy evaluations; 0: only before and after")
+    tasks: int | None = Field(None, ge=1, description="evaluate on the first N tasks of the test split")
+    panel_every: int = Field(0, ge=0, description="iterations between measurements of the teacher; 0: never")
+    panel_tasks: int = Field(64, ge=1, description="tasks of the teacher panel (first N of the train split)")
+
+
+class Config(Section):
+    """Everything a run depends on. ``config.toml`` in the run folder holds it complete."""
+
+    method: str = "skill_sd"
+    seed: int = Field(0, ge=0, lt=2**31)
+    env: EnvConfig = EnvConfig()
+    model: ModelConfig = ModelConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    skills: SkillsConfig = SkillsConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _known_method(self) -> Config:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
+        return self
+
+    @property
+    def spec(self) -> Method:
+        """The method's point in the space of who rolls out, who teaches, and what counts."""
+        return METHODS[self.method]
+
+
+def presets() -> dict[str, str]:
+    """Preset names with their first comment line."""
+    folder = resources.files("skillsd") / "presets"
+    found = {}
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            found[entry.name[:-5]] = entry.read_text("utf-8").splitlines()[0].lstrip("# ")
+    return found
+
+
+def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A :class:`Config` from a preset's name or a TOML file, with dotted overrides such as ``optim.lr=1e-4``.
+
+    Raises :class:`UsageError` (one line that names the setting) for anything unknown or out of range.
+    """
+    tree = _read(preset_or_path)
+    tree.pop("meta", None)  # versions that a run folder's config.toml records
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(tree: dict[str, Any]) -> Config:
+    """Validate a plain tree. Raises :class:`UsageError`."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"unknown setting {where!r}; `skillsd presets --show sokoban` lists them all") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {message} (got {first['input']!r})" if where else message) from None
+
+
+def _read(preset_or_path: str | Path) -> dict[str, Any]:
+    name = str(preset_or_path)
+    if name in presets():
+        text = (resources.files("skillsd") / "presets" / f"{name}.toml").read_text("utf-8")
+    else:
+        path = Path(preset_or_path)
+        if not path.is_file():
+            raise UsageError(f"no preset or file {name!r}; presets: {', '.join(presets())}")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}: cannot be read ({error})") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: not valid TOML: {error}") from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, raw = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise UsageError(f"override {override!r} is not of the form section.name=value")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # a bare word is a string
+    for part in parts[:-1]:
+        child = tree.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"override {override!r}: {part!r} is a value, not a section")
+        tree = child
+    tree[parts[-1]] = value

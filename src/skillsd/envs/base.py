@@ -1,0 +1,95 @@
+"""What an environment is. Imports neither torch nor transformers, so that it runs anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from skillsd.skills.skill import Skill
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: a stable ``id`` (the key of its skills in the bank) and JSON-able ``data``."""
+
+    id: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the environment answers to one action.
+
+    ``info`` may hold ``valid`` (bool: did the text contain a legal action) and ``action`` (str: the
+    action as understood); both are recorded and counted, anything else is carried along.
+    """
+
+    observation: str
+    done: bool
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The outcome of an episode. ``reward`` trains, ``success`` is accuracy, ``completion`` is in [0, 1]."""
+
+    reward: float
+    success: bool
+    completion: float
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One world at a time. Any method may raise: the episode is then dropped and counted."""
+
+    def reset(self, task: Task) -> str:
+        """Start ``task``; return the user message that opens the episode (the plain task prompt)."""
+        ...
+
+    def step(self, action: str) -> Step:
+        """Take the assistant's whole message; return the next user message."""
+        ...
+
+    def score(self) -> Score:
+        """Score the episode as it stands. Valid at any time after ``reset``."""
+        ...
+
+    def close(self) -> None:
+        """Release what the environment holds. Called exactly once, also after an error."""
+        ...
+
+
+@runtime_checkable
+class TaskSet(Protocol):
+    """A named collection of tasks, and the factory of environments that run them."""
+
+    name: str
+    #: Longest episode in turns (assistant messages).
+    max_turns: int
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of ``split``, in a fixed order. Raises :class:`UsageError` for an unknown split."""
+        ...
+
+    def make(self) -> Environment:
+        """A fresh environment, independent of every other one."""
+        ...
+
+
+@runtime_checkable
+class HasReference(Protocol):
+    """A task set that knows a solution: needed by ``opsd`` and by the teacher-strength panel."""
+
+    def reference(self, task: Task) -> Skill:
+        """The privileged solution of ``task``, told as a skill."""
+        ...
+
+
+@runtime_checkable
+class HasRender(Protocol):
+    """A task set whose observations are worth drawing in the report."""
+
+    def render_html(self, observation: str) -> str:
+        """An HTML fragment (already escaped) that shows ``observation``."""
+        ...
