@@ -1,0 +1,164 @@
+"""The recipe of the embedded base model: `skillsd base-model build`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy, log_softmax
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from skillsd.base_model.episodes import Lesson, lessons
+from skillsd.base_model.tokenizer import train_tokenizer
+from skillsd.envs.sokoban.game import DIRECTIONS
+from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action
+from skillsd.skills.teacher_view import skill_view
+
+#: Weight of predicting the boards beside the moves: it teaches the model what a move does.
+BOARD_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the weights depend on. ``episodes`` at ``batch`` episodes an update."""
+
+    seed: int = 0
+    episodes: int = 24_000
+    batch: int = 32
+    lr: float = 2e-3
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    intermediate: int = 320
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of one episode; at ``moves`` the next token is to follow ``targets`` over the four directions."""
+
+    ids: list[int]
+    moves: list[int]
+    targets: list[list[float]]
+    form: list[int]
+
+
+class Encoder:
+    """Lessons to ids, by the same pieces as the chat template (a test compares the two)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.directions = [tokenizer.convert_tokens_to_ids(d) for d in DIRECTIONS]
+        self.actions = {d: self(format_action(d)) for d in DIRECTIONS}
+        self.user, self.assistant, self.end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", "<|end|>"])
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def example(self, lesson: Lesson) -> Example:
+        opening = PROMPT + lesson.boards[0]
+        if lesson.skill is not None:
+            opening = skill_view(lesson.skill, opening)
+        ids, moves, form = [self.user, *self(opening), self.end, self.assistant], [], []
+        for turn, move in enumerate(lesson.taken):
+            action = self.actions[move]
+            form += [len(ids) - 1, *range(len(ids) + 1, len(ids) + len(action))]
+            moves.append(len(ids))
+            ids += [*action, self.end]
+            if turn + 1 < len(lesson.boards):
+                ids += [self.user, *self(lesson.boards[turn + 1]), self.end, self.assistant]
+        return Example(ids, moves, [[t[d] for d in DIRECTIONS] for t in lesson.targets], form)
+
+
+def make_tokenizer(seed: int, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
+    corpus = [PROMPT, INVALID]
+    for lesson in lessons(seed, 600, excluded):
+        corpus += [*lesson.boards, *map(format_action, lesson.taken)]
+        if lesson.skill is not None:
+            corpus.append(skill_view(lesson.skill, ""))
+    return train_tokenizer(corpus)
+
+
+def loss_of(model: Qwen3ForCausalLM, batch: list[Example], directions: list[int], pad: int) -> torch.Tensor:
+    """Cross-entropy to the move distributions, plus the form of an answer, plus a little for the boards."""
+    width = max(len(e.ids) for e in batch)
+    ids = torch.tensor([e.ids + [pad] * (width - len(e.ids)) for e in batch])
+    hidden = model.model(input_ids=ids).last_hidden_state
+    weights = (ids[:, 1:] != pad).float() * BOARD_WEIGHT
+    rows, columns, targets = [], [], []
+    for row, example in enumerate(batch):
+        weights[row, example.form] = 1.0
+        weights[row, example.moves] = 0.0
+        first = example.form[0]
+        weights[row, :first] = 0.0  # prompts are given, never written
+        rows += [row] * len(example.moves)
+        columns += example.moves
+        targets += example.targets
+    logits = model.lm_head(hidden[:, :-1])
+    plain = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(weights)
+    logps = log_softmax(logits[rows, columns], -1)[:, directions]
+    soft = -(torch.tensor(targets) * logps).sum(-1)
+    return (plain * weights).sum() / weights.sum() + soft.mean()
+
+
+def build(
+    out: Path, recipe: Recipe, excluded: frozenset[str], report: Callable[[int, int, float, float], None] | None = None
+) -> None:
+    """Train and save to ``out`` (safetensors, tokenizer, chat template).
+
+    ``report`` is called with (episodes done, episodes in all, loss, seconds).
+    """
+    torch.manual_seed(recipe.seed)
+    tokenizer = make_tokenizer(recipe.seed, excluded)
+    encoder = Encoder(tokenizer)
+    pad = int(tokenizer.pad_token_id)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            head_dim=recipe.hidden // recipe.heads,
+            intermediate_size=recipe.intermediate,
+            max_position_embeddings=8192,
+            rope_theta=10_000.0,
+            tie_word_embeddings=True,
+            use_cache=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=pad,
+        )
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    steps, started, running = recipe.episodes // recipe.batch, time.time(), 0.0
+    for step, batch in enumerate(_batches(encoder, recipe, excluded)):
+        lr = recipe.lr * min(1.0, (step + 1) / 50) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = loss_of(model, batch, encoder.directions, pad)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+        if report and (step % 10 == 9 or step + 1 == steps):
+            report((step + 1) * recipe.batch, recipe.episodes, running, time.time() - started)
+    model.eval()
+    model.generation_config.pad_token_id = pad
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _batches(encoder: Encoder, recipe: Recipe, excluded: frozenset[str]) -> Iterator[list[Example]]:
+    """Batches of similar length (little padding), drawn from a pool that is shuffled by generation."""
+    stream = (encoder.example(lesson) for lesson in lessons(recipe.seed + 1, recipe.episodes, excluded))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    while pool := list(islice(stream, recipe.batch * 16)):
+        pool.sort(key=lambda e: len(e.ids))
+        batches = [pool[i : i + recipe.batch] for i in range(0, len(pool), recipe.batch)]
+        yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())

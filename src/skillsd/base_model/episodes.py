@@ -1,0 +1,180 @@
+"""Training episodes for the embedded model: a weak player under the plain prompt, a good reader under a skill.
+
+The targets are *distributions* over the four moves, written down in closed form, so that a small model learns
+from few episodes. Four views, as an instruction-tuned LLM would behave:
+
+- no skill: a novice, who walks at the nearest box and pushes it wherever that leads;
+- a skill from a success on this level: follow its plan; off the plan, the solver's move (without such states the
+  reader only copies, and as a teacher it is worthless as soon as the student leaves the path);
+- a skill from a failure on this level: a novice who avoids the mistake and now and then sees the right move;
+- a skill of another level: it does not apply, so the novice again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from skillsd.envs.sokoban.game import DIRECTIONS, Board, canonical_hash
+from skillsd.envs.sokoban.generate import generate
+from skillsd.envs.sokoban.solver import State, best_moves, distances, state_of
+from skillsd.seeding import derive_seed
+from skillsd.skills.skill import Skill
+from skillsd.skills.summarize.sokoban_rules import Push, replay, tell
+
+Moves = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One episode: boards as shown, the moves taken, and the distribution to learn at each of them."""
+
+    skill: Skill | None
+    boards: list[str]
+    taken: list[str]
+    targets: list[Moves]
+
+
+def novice(board: Board) -> Moves:
+    """Half at random among the moves that do something, half straight at the nearest box and its push."""
+    free = [d for d in DIRECTIONS if _does_something(board, d)] or list(DIRECTIONS)
+    row, column = board.row_col(board.player)
+    boxes = [board.row_col(b) for b in board.positions("box") if board.cells[b] == "X"]
+    r, c = min(boxes, key=lambda p: abs(p[0] - row) + abs(p[1] - column), default=(row, column))
+    ahead = [("up", r < row), ("down", r > row), ("left", c < column), ("right", c > column)]
+    keen = [d for d, wanted in ahead if wanted and d in free] or free
+    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(free))])
+
+
+def _does_something(board: Board, direction: str) -> bool:
+    delta = board.deltas[direction]
+    there = board.cells[board.player + delta]
+    if there in "XT":
+        return board.cells[board.player + 2 * delta] in "_O"
+    return there != "#"
+
+
+def _uniform(moves: list[str]) -> Moves:
+    return {d: 1 / len(moves) for d in moves}
+
+
+def _mix(parts: list[tuple[float, Moves]]) -> Moves:
+    return {d: sum(weight * moves.get(d, 0.0) for weight, moves in parts) for d in DIRECTIONS}
+
+
+class Reader:
+    """The policy of one view on one level."""
+
+    def __init__(self, level: str, table: dict[State, int], view: str, plan: list[Push], fatal: Push | None) -> None:
+        self.table, self.view, self.fatal = table, view, fatal
+        self.plan = self._by_boxes(Board(level), plan) if view == "success" else {}
+
+    def _by_boxes(self, board: Board, plan: list[Push]) -> dict[tuple[int, ...], tuple[int, str]]:
+        """For each arrangement of the boxes on the plan: where to stand, and the push to make there."""
+        boxes, steps = board.positions("box"), {}
+        for push in plan:
+            box = (push.box[0] - 1) * board.stride + push.box[1] - 1
+            delta = board.deltas[push.direction]
+            for _ in range(push.count):
+                steps[boxes] = (box - delta, push.direction)
+                boxes = tuple(sorted(box + delta if b == box else b for b in boxes))
+                box += delta
+        return steps
+
+    def __call__(self, board: Board) -> Moves:
+        if state_of(board) not in self.table:
+            return novice(board)
+        if self.view == "success":
+            good = self._planned(board) or best_moves(board, self.table)
+            return _mix([(0.97, _uniform(good)), (0.03, _uniform(list(DIRECTIONS)))])
+        weak = novice(board)
+        if self.view != "failure":
+            return weak
+        mixed = _mix([(0.6, weak), (0.4, _uniform(best_moves(board, self.table)))])
+        if self.fatal and board.row_col(board.player) == (self.fatal.stand[0] - 1, self.fatal.stand[1] - 1):
+            box = (self.fatal.box[0] - 1) * board.stride + self.fatal.box[1] - 1
+            if board.cells[box] in "XT":
+                mixed[self.fatal.direction] = 0.0
+        total = sum(mixed.values())
+        return {d: p / total for d, p in mixed.items()}
+
+    def _planned(self, board: Board) -> list[str]:
+        step = self.plan.get(board.positions("box"))
+        if step is None:
+            return []
+        stand, direction = step
+        return [direction] if board.player == stand else _walk(board, stand)
+
+
+def _walk(board: Board, goal: int) -> list[str]:
+    """First moves of all shortest walks from the player to ``goal`` that push nothing."""
+    far, queue = {goal: 0}, deque([goal])
+    while queue:
+        here = queue.popleft()
+        for delta in board.deltas.values():
+            there = here + delta
+            if there not in far and board.cells[there] in "_OPS":
+                far[there] = far[here] + 1
+                queue.append(there)
+    here = far.get(board.player)
+    if here is None:
+        return []
+    return [d for d in DIRECTIONS if far.get(board.player + board.deltas[d], here) < here]
+
+
+def _play(rng: random.Random, board: Board, policy: Reader, noise: float, turns: int) -> Lesson:
+    boards, taken, targets = [], [], []
+    lost = 0
+    for _ in range(turns):
+        target = policy(board)
+        moves = novice(board) if rng.random() < noise else target
+        move = rng.choices(DIRECTIONS, [moves[d] for d in DIRECTIONS])[0]
+        boards.append(str(board))
+        taken.append(move)
+        targets.append(target)
+        board.move(move)
+        lost += state_of(board) not in policy.table
+        if board.solved or lost > 3:
+            break
+    return Lesson(None, boards, taken, targets)
+
+
+def _attempt(rng: random.Random, level: str, table: dict[State, int], noise: float, turns: int) -> list[str]:
+    """Moves of a player between novice (1) and solver (0), whose trajectory becomes a skill."""
+    return _play(rng, Board(level), Reader(level, table, "success", [], None), noise, turns).taken
+
+
+def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 0.2) -> Iterator[Lesson]:
+    """``count`` episodes of ``seed``, on generated levels whose hash is not ``excluded``."""
+    rng = random.Random(derive_seed(seed, "lessons"))
+    foreign: Skill | None = None  # the last skill of an earlier level
+    made = index = 0
+    while made < count:
+        index += 1
+        boxes = 2 if rng.random() < two_boxes else 1
+        level = generate(derive_seed(seed, "base", index), boxes=boxes, depth=rng.choice((15, 20, 25)))
+        if canonical_hash(level.text) in excluded:
+            continue
+        turns = 20 if boxes == 1 else 28
+        table = distances(Board(level.text))
+        own: Skill | None = None
+        for view in rng.choices(("plain", "success", "failure", "foreign"), (0.25, 0.5, 0.1, 0.15), k=2):
+            noise = rng.choice((0.0, 0.3, 0.6)) if view == "success" else 1.0
+            skill, plan, fatal = None, [], None
+            if view in ("success", "failure"):
+                found = replay(level.text, _attempt(rng, level.text, table, noise, turns))
+                if found.end.solved != (view == "success"):
+                    continue
+                skill, plan, fatal = tell(found), found.pushes, found.fatal[0] if found.fatal else None
+            elif view == "foreign":
+                if foreign is None:
+                    continue
+                skill = foreign
+            reader = Reader(level.text, table, view, plan, fatal)
+            played = _play(rng, Board(level.text), reader, rng.choice((0.0, 0.2, 0.5, 1.0)), turns)
+            yield Lesson(skill, played.boards, played.taken, played.targets)
+            made += 1
+            own = skill if view != "foreign" else own
+        foreign = own or foreign

@@ -1,0 +1,137 @@
+"""Checkpoints: written whole or not at all, and enough to go on as if nothing had happened.
+
+A checkpoint is a folder that ``AutoModelForCausalLM.from_pretrained`` loads, with three more files: the
+optimiser's tensors (safetensors), the bank (SQLite backup) and ``state.json``. No generator state is needed:
+every random number of iteration k is derived from (seed, k).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from skillsd.errors import SkillSDError
+from skillsd.run_dir import RunDir, remove, write_atomic
+from skillsd.skills.bank import SkillBank
+from skillsd.teacher import Teacher
+
+
+def folder(run: RunDir, iteration: int) -> Path:
+    return run.checkpoints / f"step-{iteration:06d}"
+
+
+def latest(run: RunDir) -> Path | None:
+    """The newest complete checkpoint, or None."""
+    found = sorted(path for path in run.checkpoints.glob("step-*") if (path / "state.json").is_file())
+    return found[-1] if found else None
+
+
+def save(
+    run: RunDir,
+    state: dict[str, Any],
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+    teacher: Teacher,
+    bank: SkillBank,
+    keep: int,
+) -> Path:
+    """Write ``step-<state["iteration"]>`` and drop all but the ``keep`` newest.
+
+    Raises :class:`SkillSDError` if the disk refuses; older checkpoints are then untouched.
+    """
+    final = folder(run, state["iteration"])
+    temporary = run.checkpoints / f".{final.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        if teacher.copy is not None:
+            teacher.copy.save_pretrained(temporary / "teacher")
+        bank.backup(temporary / "skills.sqlite")
+        write_atomic(temporary / "state.json", json.dumps(state).encode())
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        _sync(temporary)
+        remove(final)
+        os.replace(temporary, final)
+        _sync(run.checkpoints)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise SkillSDError(f"checkpoint {final.name} could not be written ({error}); the previous one is intact") from None
+    for old in sorted(run.checkpoints.glob("step-*"))[:-keep]:
+        remove(old)
+    return final
+
+
+def load(
+    path: Path, *, model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher, bank_file: Path
+) -> dict[str, Any]:
+    """Put everything back; returns the state. Raises :class:`SkillSDError` for a corrupt checkpoint."""
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
+        _load_weights(model, path)
+        if teacher.copy is not None:
+            _load_weights(teacher.copy, path / "teacher")
+        _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
+        temporary = bank_file.with_name(f".{bank_file.name}.restore")
+        shutil.copyfile(path / "skills.sqlite", temporary)
+        for suffix in ("-wal", "-shm"):
+            bank_file.with_name(bank_file.name + suffix).unlink(missing_ok=True)
+        os.replace(temporary, bank_file)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise SkillSDError(
+            f"{path}: corrupt or foreign checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+            "delete this folder to go on from the one before"
+        ) from None
+    return state
+
+
+def keep_best(run: RunDir, checkpoint: Path) -> None:
+    """Copy a checkpoint's model to ``checkpoints/best``."""
+    temporary = run.checkpoints / ".best.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(checkpoint, temporary, ignore=shutil.ignore_patterns("optimizer.safetensors", "teacher"))
+    remove(run.checkpoints / "best")
+    os.replace(temporary, run.checkpoints / "best")
+
+
+def _load_weights(model: PreTrainedModel, path: Path) -> None:
+    loaded = type(model).from_pretrained(path, dtype=model.dtype, use_safetensors=True)
+    model.load_state_dict(loaded.state_dict())
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{name}": value.contiguous()
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,325 @@
+"""The command line: thin. Parse, call, print; exit with 0 (fine), 1 (failed) or 2 (bad usage)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skillsd.errors import SkillSDError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Skill-SD: train multi-turn LLM agents with skill-conditioned self-distillation.\n\n"
+    "Example: skillsd train sokoban-demo --out runs/demo",
+)
+skills_app = typer.Typer(no_args_is_help=True, help="Look at the skills that a run learned.")
+base_model_app = typer.Typer(no_args_is_help=True, help="The embedded base model and its recipe.")
+app.add_typer(skills_app, name="skills")
+app.add_typer(base_model_app, name="base-model")
+console = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="A preset (see `skillsd presets`) or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/PRESET.")] = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train an agent.
+
+    Example: skillsd train sokoban-demo --set method=grpo --set seed=1 --out runs/grpo-1
+    """
+    from skillsd import load_config
+    from skillsd.progress import Progress
+    from skillsd.report import write_report
+    from skillsd.trainer import train as run
+
+    config = load_config(preset, set_ or ())
+    out = out or Path("runs") / Path(preset).stem
+    with Progress(console, config) as progress:
+        result = run(config, out, resume=resume, listen=progress)
+    page = write_report(out)
+    if as_json:
+        print(json.dumps({"out": str(out), "iterations": result.iterations, "interrupted": result.interrupted,
+                          "before": _numbers(result.before), "after": _numbers(result.after)}))  # fmt: skip
+    else:
+        if result.before and result.after:
+            console.print(results_table({"before": result.before, "after": result.after}))
+        console.print(f"run     {out}\nreport  {page}")
+    if result.interrupted:
+        console.print(f"stopped early; go on with: skillsd train {preset} --out {out} --resume")
+        raise typer.Exit(130)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, a checkpoint, a model folder or hub id, or `embedded`.")],
+    env: Annotated[str | None, typer.Option(help="Task set; default: the run's own.")] = None,
+    env_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of --env.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the test split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="1: greedy; more: sampled, with pass@k.")] = 1,
+    save: Annotated[Path | None, typer.Option(help="Also write the result, with per-task rows, to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate under the plain prompt.
+
+    Example: skillsd evaluate runs/sokoban-demo --split test --json
+    """
+    from skillsd.evaluate import evaluate as run
+
+    options = dict(_pair(text) for text in env_option or ()) or None
+    with console.status("evaluating") as status:
+        result = run(
+            model, env=env, env_options=options, split=split, limit=limit, samples=samples,
+            on_turn=lambda done, total: status.update(f"evaluating: {done} of {total} episodes done"),
+        )  # fmt: skip
+    if save is not None:
+        result.save(save)
+    if as_json:
+        print(json.dumps(asdict(result)))
+    else:
+        Console().print(results_table({model: result}))
+
+
+@app.command()
+def presets(
+    show: Annotated[str | None, typer.Option(help="Print every setting of this preset as TOML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the presets and the methods.
+
+    Example: skillsd presets --show sokoban
+    """
+    import tomli_w
+
+    from skillsd.config import load_config
+    from skillsd.config import presets as all_presets
+    from skillsd.methods import METHODS
+
+    if show is not None:
+        tree = load_config(show).model_dump(exclude_none=True)
+        print(json.dumps(tree) if as_json else tomli_w.dumps(tree), end="\n" if as_json else "")
+    elif as_json:
+        print(json.dumps({"presets": all_presets(), "methods": {k: m.summary for k, m in METHODS.items()}}))
+    else:
+        for title, rows in (("preset", all_presets()), ("method", {k: m.summary for k, m in METHODS.items()})):
+            table = Table(title, "what it is", box=None, title_justify="left")
+            for name, text in rows.items():
+                table.add_row(name, text)
+            Console().print(table)
+
+
+@app.command()
+def play(
+    env: Annotated[str, typer.Argument(help="Task set to play by hand.")],
+    split: Annotated[str, typer.Option(help="Split to take levels from.")] = "test",
+    index: Annotated[int, typer.Option(min=0, help="Number of the first level.")] = 0,
+    env_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the task set.")] = None,
+) -> None:
+    """Play at the keyboard what the agent plays.
+
+    Example: skillsd play sokoban --env-option variant=one_box
+    """
+    from skillsd.envs import make_taskset
+    from skillsd.envs.play import play as run
+
+    run(make_taskset(env, **dict(_pair(text) for text in env_option or ())), split, index)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write report.html anew from what is in a run's folder.
+
+    Example: skillsd report runs/sokoban-demo
+    """
+    from skillsd.report import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Argument(help="Also check this model's tokenizer and chat template.")] = "embedded",
+    as_json: Json = False,
+) -> None:
+    """Check this machine and a model's chat template.
+
+    Example: skillsd doctor ./my-model
+    """
+    from skillsd.doctor import examine
+
+    findings = examine(model)
+    if as_json:
+        print(json.dumps(findings))
+    else:
+        table = Table(box=None, show_header=False)
+        for name, value in findings.items():
+            table.add_row(name, str(value))
+        Console().print(table)
+    if not findings["ok"]:
+        raise typer.Exit(1)
+
+
+@skills_app.command("list")
+def skills_list(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
+    """List a run's skills, a line each.
+
+    Example: skillsd skills list runs/sokoban-demo
+    """
+    rows = [_skill_row(s) for s in _bank(run).skills()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("id", "task", "reward", "chosen", "mean", "from", "workflow", box=None)
+    for row in rows:
+        mean = "" if row["mean_reward"] is None else f"{row['mean_reward']:.2f}"
+        table.add_row(str(row["id"]), row["task_id"], f"{row['reward']:.2f}", str(row["chosen"]), mean,
+                      row["trajectory"] or "", row["skill"]["golden_workflow"][:80])  # fmt: skip
+    Console(markup=False).print(table)
+
+
+@skills_app.command("show")
+def skills_show(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    skill_id: Annotated[int, typer.Argument(help="Number of the skill.")],
+    as_json: Json = False,
+) -> None:
+    """Show one skill whole.
+
+    Example: skillsd skills show runs/sokoban-demo 12
+    """
+    for stored in _bank(run).skills():
+        if stored.id == skill_id:
+            print(json.dumps(_skill_row(stored)) if as_json else stored.skill.text())
+            return
+    raise UsageError(f"{run} has no skill {skill_id}")
+
+
+@skills_app.command("export")
+def skills_export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(help="JSON-lines file to write.")],
+) -> None:
+    """Write all skills as JSON lines.
+
+    Example: skillsd skills export runs/sokoban-demo skills.jsonl
+    """
+    rows = [_skill_row(s) for s in _bank(run).skills()]
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{len(rows)} skills written to {out}")
+
+
+@base_model_app.command("build")
+def base_model_build(
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")] = Path("base-model"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data and the weights.")] = 0,
+    episodes: Annotated[int | None, typer.Option(min=32, help="Training episodes; fewer is a quick try.")] = None,
+) -> None:
+    """Train the embedded base model from nothing (some 15 minutes on 2 cores).
+
+    Example: skillsd base-model build --out base-model
+    """
+    from dataclasses import replace
+
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from skillsd.base_model.build import Recipe, build
+    from skillsd.envs.sokoban.taskset import held_out_hashes
+
+    recipe = Recipe(seed=seed)
+    recipe = replace(recipe, episodes=episodes) if episodes else recipe
+    with Bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("making data", total=recipe.episodes)
+        build(out, recipe, held_out_hashes(),
+              lambda done, total, loss, _: bar.update(task, completed=done, description=f"loss {loss:.3f}"))  # fmt: skip
+    print(out)
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """Accuracy and completion with 95 % intervals, a row for each result."""
+    table = Table("", "tasks", "accuracy", "95 %", "completion", "95 %", "turns", box=None)
+    for name, r in results.items():
+        table.add_row(name, str(r.tasks), f"{r.accuracy:.1%}", _interval(r.accuracy_interval), f"{r.completion:.1%}",
+                      _interval(r.completion_interval), f"{r.mean_turns:.1f}")  # fmt: skip
+        for k, value in r.pass_at_k.items():
+            if k > 1:
+                table.add_row(f"  pass@{k}", "", f"{value:.1%}", "", "", "", "")
+    return table
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
+
+
+def _numbers(result: Any) -> dict[str, Any] | None:
+    return None if result is None else {k: v for k, v in asdict(result).items() if k != "per_task"}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    import tomllib
+
+    name, separator, raw = text.partition("=")
+    if not separator or not name:
+        raise UsageError(f"option {text!r} is not of the form name=value")
+    try:
+        return name, tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, raw
+
+
+def _bank(run: Path) -> Any:
+    from skillsd.run_dir import RunDir
+    from skillsd.skills.bank import SkillBank
+
+    path = RunDir(run).bank
+    if not path.is_file():
+        raise UsageError(f"{run} holds no skill bank (skills.sqlite)")
+    return SkillBank(path)
+
+
+def _skill_row(stored: Any) -> dict[str, Any]:
+    source = stored.source
+    return {
+        "id": stored.id, "task_id": stored.task_id, "reward": stored.reward, "chosen": stored.chosen,
+        "mean_reward": stored.mean_reward, "trajectory": source.trajectory_id if source else None,
+        "iteration": source.iteration if source else None, "skill": stored.skill.model_dump(),
+    }  # fmt: skip
+
+
+def main() -> NoReturn:
+    """Entry point: errors that a user can mend become one line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UsageError as error:
+        console.print(f"skillsd: {error}", style="red", markup=False)
+        sys.exit(2)
+    except SkillSDError as error:
+        console.print(f"skillsd: {error}", style="red", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; go on with --resume", markup=False)
+        sys.exit(130)
+    except OSError as error:
+        console.print(f"skillsd: {error}", style="red", markup=False)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,162 @@
+"""Sokoban as a task set: the paper's split, an easier one, or levels of one's own."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from skillsd.envs.base import Score, Step, Task
+from skillsd.envs.sokoban.game import GLYPHS, Board, canonical_hash, read_boxoban
+from skillsd.envs.sokoban.solver import solve
+from skillsd.envs.sokoban.text import INVALID, PROMPT, parse_action
+from skillsd.errors import SkillSDError, UsageError
+from skillsd.skills.skill import Skill
+
+_MAX_TURNS = {"paper": 40, "one_box": 20}
+_COLOURS = {"#": "#6b7280", "X": "#d97706", "T": "#16a34a", "P": "#2563eb", "S": "#2563eb"}
+
+
+class Sokoban:
+    """One level at a time. A message without exactly one move makes no move, costs a turn, and is counted."""
+
+    def __init__(self) -> None:
+        self.board: Board | None = None
+
+    def reset(self, task: Task) -> str:
+        """The rules and the board. Raises :class:`SkillSDError` for a malformed level."""
+        self.board = Board(str(task.data["level"]))
+        return PROMPT + str(self.board)
+
+    def step(self, action: str) -> Step:
+        board = self._board()
+        direction = parse_action(action)
+        if direction is None:
+            return Step(INVALID + str(board), False, {"valid": False, "action": None, "moved": False})
+        moved = board.move(direction)
+        return Step(str(board), board.solved, {"valid": True, "action": direction, "moved": moved})
+
+    def score(self) -> Score:
+        """Reward and completion: the share of boxes on targets; success: all of them."""
+        board = self._board()
+        share = (board.boxes - board.boxes_left) / board.boxes
+        return Score(share, board.solved, share)
+
+    def close(self) -> None:
+        self.board = None
+
+    def _board(self) -> Board:
+        if self.board is None:
+            raise SkillSDError("reset the environment before using it")
+        return self.board
+
+
+class SokobanTasks:
+    """Splits of Sokoban levels.
+
+    ``variant`` "paper": 96 training and 64 test levels of 6x6 with 2 boxes, 40 turns, and ``extra``, 512 more unseen
+    ones; "one_box": 6x6 with 1 box, 20 turns, ``train`` / ``test`` / ``validation``. ``levels`` (and
+    ``test_levels``) name Boxoban text files to use instead. Raises :class:`UsageError` for an unknown variant and
+    :class:`SkillSDError` for a malformed file.
+    """
+
+    name = "sokoban"
+
+    def __init__(
+        self,
+        variant: Literal["paper", "one_box"] = "paper",
+        levels: str | None = None,
+        test_levels: str | None = None,
+        max_turns: int | None = None,
+    ) -> None:
+        if variant not in _MAX_TURNS:
+            raise UsageError(f"sokoban: unknown variant {variant!r}; choose one of {', '.join(_MAX_TURNS)}")
+        self.max_turns = max_turns or (40 if levels else _MAX_TURNS[variant])
+        if levels is None:
+            self._splits = _fixed(variant)
+        else:
+            train = _boxoban(levels)
+            self._splits = {"train": train, "test": train if test_levels is None else _boxoban(test_levels)}
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if split not in self._splits:
+            raise UsageError(f"sokoban: no split {split!r}; splits: {', '.join(self._splits)}")
+        return self._splits[split]
+
+    def make(self) -> Sokoban:
+        return Sokoban()
+
+    def reference(self, task: Task) -> Skill:
+        """The solver's shortest solution, told as the rules summariser tells any success."""
+        from skillsd.skills.summarize.sokoban_rules import describe_solution
+
+        level = str(task.data["level"])
+        moves = solve(Board(level))
+        if moves is None:
+            raise SkillSDError(f"task {task.id} has no solution")
+        return describe_solution(level, moves)
+
+    def render_html(self, observation: str) -> str:
+        """The last board in ``observation`` as an SVG; text without a board comes back escaped."""
+        rows = [line for line in observation.splitlines() if len(line) > 2 and not set(line) - GLYPHS]
+        if not rows:
+            return f"<pre>{html.escape(observation)}</pre>"
+        width = max(map(len, rows))
+        cells = []
+        for r, row in enumerate(rows):
+            for c, glyph in enumerate(row):
+                if glyph in "#XT":
+                    inset = 0 if glyph == "#" else 1
+                    size = 10 - 2 * inset
+                    cells.append(
+                        f'<rect x="{c * 10 + inset}" y="{r * 10 + inset}" width="{size}" height="{size}" '
+                        f'rx="{inset}" fill="{_COLOURS[glyph]}"/>'
+                    )
+                if glyph in "OTS":
+                    cells.append(f'<circle cx="{c * 10 + 5}" cy="{r * 10 + 5}" r="2" fill="#dc2626"/>')
+                if glyph in "PS":
+                    cells.append(f'<circle cx="{c * 10 + 5}" cy="{r * 10 + 5}" r="3.5" fill="{_COLOURS[glyph]}"/>')
+        label = html.escape("\n".join(rows))
+        return (
+            f'<svg class="board" viewBox="0 0 {width * 10} {len(rows) * 10}" role="img"><title>{label}</title>'
+            f'<rect width="100%" height="100%" fill="#e5e7eb"/>{"".join(cells)}</svg>'
+        )
+
+
+def _task(identifier: str, level: str, **data: Any) -> Task:
+    return Task(identifier, {"level": level, **data})
+
+
+@cache
+def _fixed(variant: str) -> dict[str, list[Task]]:
+    text = (resources.files("skillsd.envs.sokoban") / "levels" / f"{variant}.json").read_text("utf-8")
+    return {
+        split: [
+            _task(f"{variant}-{split}-{i:03d}", "\n".join(rows), depth=depth, optimal=optimal)
+            for i, (rows, depth, optimal) in enumerate(levels)
+        ]
+        for split, levels in json.loads(text).items()
+    }
+
+
+def _boxoban(path: str) -> list[Task]:
+    try:
+        levels = read_boxoban(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"sokoban: level file {path!r} cannot be read ({error})") from None
+    # The name is the content's, so that skills follow a level into another file.
+    return [_task(f"boxoban-{canonical_hash(level)[:12]}-{i:04d}", level) for i, level in enumerate(levels)]
+
+
+def held_out_hashes() -> frozenset[str]:
+    """Canonical hashes of all shipped levels: the base model's recipe keeps clear of them."""
+    return frozenset(
+        canonical_hash(str(task.data["level"]))
+        for variant in _MAX_TURNS
+        for tasks in _fixed(variant).values()
+        for task in tasks
+    )

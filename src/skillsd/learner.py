@@ -1,0 +1,221 @@
+"""One update of the policy from one batch of trajectories: L = L_GRPO + lambda * L_SDL (PAPER section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from skillsd.config import Config
+from skillsd.errors import SkillSDError
+from skillsd.objectives import (
+    Diagnostics,
+    diagnose,
+    distillation_advantages,
+    distillation_loss,
+    group_advantages,
+    grpo_loss,
+)
+from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens
+from skillsd.trajectory import Trajectory
+
+
+@dataclass
+class Row:
+    """A trajectory as the losses see it: the same completion ids behind two prompts.
+
+    ``teacher_prompt_ids`` is None where no skill was found: the row then takes no part in distillation.
+    """
+
+    trajectory: Trajectory
+    student_prompt_ids: list[int]
+    teacher_prompt_ids: list[int] | None
+    advantage: float = 0.0
+
+    def student(self) -> TokenRow:
+        return TokenRow(self.student_prompt_ids, self.trajectory.completion_ids, self.trajectory.action_mask)
+
+    def teacher(self) -> TokenRow:
+        assert self.teacher_prompt_ids is not None
+        return TokenRow(self.teacher_prompt_ids, self.trajectory.completion_ids, self.trajectory.action_mask)
+
+
+@dataclass
+class Scores:
+    """Log-probs of the action tokens of all rows, [N, T] in fp32 with T the most action tokens of a row."""
+
+    mask: Tensor
+    sampler: Tensor
+    old: Tensor
+    teacher: Tensor
+    teacher_mask: Tensor
+
+
+def assign_advantages(rows: Sequence[Row], eps: float) -> dict[str, float]:
+    """Group-normalised rewards per task; returns what the groups look like. A group of one has no advantage."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.trajectory.task_id, []).append(row)
+    flat = 0
+    for group in groups.values():
+        rewards = torch.tensor([row.trajectory.reward for row in group], dtype=torch.float32)
+        flat += bool((rewards == rewards[0]).all())
+        if len(group) > 1:
+            for row, advantage in zip(group, group_advantages(rewards, len(group), eps).tolist(), strict=True):
+                row.advantage = advantage
+    spread = torch.tensor([row.advantage for row in rows])
+    return {"advantage_std": float(spread.std(correction=0)), "flat_groups": flat / max(1, len(groups))}
+
+
+def padded(rows: Sequence[Sequence[float]], width: int) -> Tensor:
+    """Right-padded with 0: [len(rows), width] in fp32."""
+    return torch.tensor([[*row, *([0.0] * (width - len(row)))] for row in rows], dtype=torch.float32)
+
+
+def action_values(values: Sequence[float], mask: Sequence[int]) -> list[float]:
+    return [value for value, action in zip(values, mask, strict=True) if action]
+
+
+class Learner:
+    """The optimiser and the arithmetic around it."""
+
+    def __init__(self, model: PreTrainedModel, config: Config) -> None:
+        self.model, self.config, self.spec = model, config, config.spec
+        optim = config.optim
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
+        )
+
+    @torch.no_grad()
+    def logps(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> Tensor:
+        """Re-score ``rows`` under ``model``: [N, width], no gradient."""
+        result = torch.zeros(len(rows), width)
+        lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+        for index in micro_batches(lengths, self.config.optim.max_tokens_per_device):
+            logps, _ = score_tokens(model, [rows[i] for i in index], self.config.rollout.temperature)
+            result[index, : logps.shape[1]] = logps.float().cpu()
+        return result
+
+    def score(self, rows: Sequence[Row], teacher: PreTrainedModel) -> Scores:
+        """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
+        masks = [row.trajectory.action_mask for row in rows]
+        width = max((sum(mask) for mask in masks), default=0)
+        sampler = padded([action_values(r.trajectory.logps, m) for r, m in zip(rows, masks, strict=True)], width)
+        mask = padded([[1.0] * sum(m) for m in masks], width)
+        old = sampler
+        if self.spec.rollouts == "teacher":  # the ratio of GRPO stays centred on the old *student*
+            old = self.logps(self.model, [row.student() for row in rows], width)
+        taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens]
+        scores, teacher_mask = torch.zeros_like(mask), torch.zeros_like(mask)
+        if taught and self.spec.distill != "none":
+            scores[taught] = self.logps(teacher, [rows[i].teacher() for i in taught], width)
+            teacher_mask[taught] = mask[taught]
+        return Scores(mask, sampler, old, scores, teacher_mask)
+
+    def update(self, rows: Sequence[Row], scores: Scores, iteration: int) -> dict[str, float]:
+        """One pass over the batch in ``optim.minibatches`` optimiser steps. Returns metrics.
+
+        Raises :class:`SkillSDError` when a loss or gradient is not finite; the weights are then untouched by
+        that step.
+        """
+        optim = self.config.optim
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.lr * min(1.0, iteration / optim.warmup_iterations if optim.warmup_iterations else 1.0)
+        order = torch.randperm(len(rows)).tolist() if optim.minibatches > 1 else list(range(len(rows)))
+        size = math.ceil(len(order) / optim.minibatches)
+        total: dict[str, float] = {}
+        diagnostics = Diagnostics()
+        chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        for chunk in chunks:
+            for key, value in self._step(rows, scores, chunk, iteration, diagnostics).items():
+                total[key] = total.get(key, 0.0) + value / len(chunks)
+        return {**total, **diagnostics.summary(), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _step(
+        self, rows: Sequence[Row], scores: Scores, chunk: list[int], iteration: int, diagnostics: Diagnostics
+    ) -> dict[str, float]:
+        weight = self.config.loss.distill_weight if self.spec.distill == "loss" else 0.0
+        every = self.config.trainer.grad_norms_every
+        split = bool(every and iteration % every == 0 and weight and self.spec.reward)
+        tokens = float(scores.mask[chunk].sum())
+        # Rows without advantage and without teacher have no gradient; they count in the mean all the same.
+        active = [i for i in chunk if self._has_gradient(rows[i])]
+        distilled = [torch.zeros_like(p) for p in self.parameters] if split else []
+        policy_loss = distill_loss = 0.0
+        lengths = [len(rows[i].student_prompt_ids) + len(rows[i].trajectory.completion_ids) for i in active]
+        for micro in micro_batches(lengths, self.config.optim.max_tokens_per_device):
+            index = [active[i] for i in micro]
+            reward_part, distill_part = self._losses(rows, scores, index, tokens, diagnostics)
+            if split:
+                gradients = torch.autograd.grad(weight * distill_part, self.parameters, retain_graph=True)
+                for total, gradient in zip(distilled, gradients, strict=True):
+                    total += gradient
+                reward_part.backward()
+            else:
+                (reward_part + weight * distill_part).backward()
+            policy_loss += float(reward_part.detach())
+            distill_loss += float(distill_part.detach())
+        metrics = {"loss_policy": policy_loss, "loss_distill": distill_loss}
+        metrics["loss"] = policy_loss + weight * distill_loss
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if split:
+            metrics |= self._combine(distilled)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm))
+        metrics["grad_norm"] = norm
+        if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
+            self.optimizer.zero_grad()
+            raise SkillSDError(
+                f"iteration {iteration}: loss {metrics['loss']:g}, gradient norm {norm:g}; the step was not taken. "
+                "Lower optim.lr or loss.distill_weight, then go on with --resume"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return metrics
+
+    def _has_gradient(self, row: Row) -> bool:
+        taught = self.spec.distill != "none" and row.teacher_prompt_ids is not None
+        return row.trajectory.action_tokens > 0 and (taught or (self.spec.reward and row.advantage != 0.0))
+
+    def _losses(
+        self, rows: Sequence[Row], scores: Scores, index: list[int], tokens: float, diagnostics: Diagnostics
+    ) -> tuple[Tensor, Tensor]:
+        """(L_GRPO, L_SDL) of a micro-batch, as its share of the batch's token mean."""
+        logp, _ = score_tokens(self.model, [rows[i].student() for i in index], self.config.rollout.temperature)
+        width = logp.shape[1]
+
+        def take(values: Tensor) -> Tensor:
+            return values[index, :width].to(logp.device)
+
+        mask, old, teacher, taught = map(take, (scores.mask, scores.old, scores.teacher, scores.teacher_mask))
+        sampler = take(scores.sampler)
+        if self.spec.distill == "advantage":
+            advantages = distillation_advantages(old, teacher, taught)
+        else:
+            advantages = torch.tensor([rows[i].advantage for i in index], device=logp.device)
+        loss = self.config.loss
+        reward_part = grpo_loss(logp, old, advantages, mask, loss.clip_low, loss.clip_high, normalizer=tokens)
+        if not self.spec.reward and self.spec.distill != "advantage":
+            reward_part = reward_part * 0.0
+        distill_part = logp.sum() * 0.0
+        if self.spec.distill == "loss":
+            distill_part = distillation_loss(logp, teacher, sampler, taught, self.spec.estimator, normalizer=tokens)
+        diagnostics.merge(diagnose(logp, old, teacher, sampler, mask, taught, loss.clip_low, loss.clip_high))
+        return reward_part, distill_part
+
+    def _combine(self, distilled: list[Tensor]) -> dict[str, float]:
+        """Add the distillation gradient to the policy gradient; norms of both and the cosine between them."""
+        policy = [p.grad for p in self.parameters if p.grad is not None]
+        squares = [float(sum((g * g).sum() for g in grads)) for grads in (policy, distilled)]
+        product = float(sum((a * b).sum() for a, b in zip(policy, distilled, strict=True)))
+        for gradient, extra in zip(policy, distilled, strict=True):
+            gradient += extra
+        norms = [math.sqrt(square) for square in squares]
+        cosine = product / (norms[0] * norms[1]) if norms[0] and norms[1] else 0.0
+        return {"grad_norm_policy": norms[0], "grad_norm_distill": norms[1], "grad_cosine": cosine}

@@ -1,0 +1,180 @@
+"""The losses of Skill-SD as pure functions (PAPER section 3). Imports torch alone.
+
+All tensors are float of shape [B, T] unless said otherwise; ``mask`` is 1 on action tokens. Everything is computed
+in fp32 whatever comes in. Both losses are token means over the *whole* batch: a micro-batch passes
+``normalizer`` (the number of action tokens of the whole batch), and its losses then add up to the batch's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Guards on exponents. The paper clamps nothing; exp(-l) overflows where a teacher is far surer than the student.
+MAX_NEG_L = 20.0
+MAX_LOG_RHO = 10.0
+
+ESTIMATORS = ("iw_k3", "iw_k3_detached", "k1", "k2", "k3")
+
+
+def group_advantages(rewards: Tensor, group_size: int, eps: float = 1e-8) -> Tensor:
+    """Group-normalised rewards, ``[N] -> [N]``: (R - mean) / (std + eps) within each run of ``group_size``.
+
+    The sample standard deviation is used, as in verl and TRL. Raises ``ValueError`` unless ``group_size`` is at
+    least 2 and divides N.
+    """
+    if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
+        raise ValueError(f"rewards of shape {tuple(rewards.shape)} do not form groups of {group_size} (at least 2)")
+    groups = rewards.float().view(-1, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    return (centred / (groups.std(1, keepdim=True) + eps)).flatten()
+
+
+def grpo_loss(
+    logp: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_low: float = 0.2,
+    clip_high: float = 0.28,
+    *,
+    normalizer: float | None = None,
+) -> Tensor:
+    """``-mean(min(r A, clip(r, 1 - clip_low, 1 + clip_high) A))``, r = pi_theta / sg(pi_old); a scalar.
+
+    ``advantages`` is [B], or [B, T] for advantages of single tokens.
+    """
+    advantages = advantages.float() if advantages.dim() == 2 else advantages.float().unsqueeze(1)
+    ratio = _masked(logp - old_logp.detach(), mask).clamp(max=MAX_LOG_RHO).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return _token_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask, normalizer)
+
+
+def distillation_loss(
+    logp: Tensor,
+    teacher_logp: Tensor,
+    sampler_logp: Tensor,
+    mask: Tensor,
+    estimator: str = "iw_k3",
+    *,
+    normalizer: float | None = None,
+) -> Tensor:
+    """The token mean of an estimator of KL(student || teacher); a scalar.
+
+    With ``l = logp - teacher_logp`` and ``rho = exp(logp - sg(sampler_logp))``:
+
+    - ``iw_k3`` (the paper, Prop. 2): ``rho (exp(-l) - 1 + l)``, whose gradient is ``rho l grad logp``, in expectation
+      under the sampler exactly the gradient of the reverse KL;
+    - ``iw_k3_detached``: the same with rho detached; its expected gradient is the *forward* KL's;
+    - ``k1`` = ``l``, ``k2`` = ``l^2 / 2``, ``k3`` = ``exp(-l) - 1 + l``: without importance weights, for ablation.
+
+    Raises ``ValueError`` for another estimator.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"unknown estimator {estimator!r}; choose one of {', '.join(ESTIMATORS)}")
+    log_ratio = _masked(logp - teacher_logp.detach(), mask)
+    if estimator == "k1":
+        value = log_ratio
+    elif estimator == "k2":
+        value = log_ratio.square() / 2
+    else:
+        value = (-log_ratio).clamp(max=MAX_NEG_L).exp() - 1 + log_ratio
+        if estimator != "k3":
+            rho = _masked(logp - sampler_logp.detach(), mask).clamp(max=MAX_LOG_RHO).exp()
+            value = (rho.detach() if estimator == "iw_k3_detached" else rho) * value
+    return _token_mean(value, mask, normalizer)
+
+
+def distillation_advantages(logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> Tensor:
+    """Vanilla OPD: the negative reverse-KL sample of each token as its advantage, [B, T], detached."""
+    return -_masked(logp - teacher_logp, mask).detach()
+
+
+def _masked(difference: Tensor, mask: Tensor) -> Tensor:
+    """fp32, with 0 where the mask is 0, whatever stood there (an infinity times 0 would be NaN)."""
+    return torch.where(mask.bool(), difference.float(), 0.0)
+
+
+def _token_mean(values: Tensor, mask: Tensor, normalizer: float | None) -> Tensor:
+    count = float(mask.sum()) if normalizer is None else normalizer
+    return torch.where(mask.bool(), values, 0.0).sum() / max(count, 1.0)
+
+
+@dataclass
+class Diagnostics:
+    """Sums over tokens, so that micro-batches merge into the numbers of the whole batch."""
+
+    tokens: float = 0.0
+    taught: float = 0.0
+    l_sum: float = 0.0
+    l_abs: float = 0.0
+    l_square: float = 0.0
+    rho_max: float = -math.inf
+    rho_min: float = math.inf
+    clipped_low: float = 0.0
+    clipped_high: float = 0.0
+    clamped_l: float = 0.0
+    clamped_rho: float = 0.0
+    kl_old: float = 0.0
+
+    def merge(self, other: Diagnostics) -> None:
+        for name in self.__dataclass_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            pick = {"rho_max": max, "rho_min": min}.get(name)
+            setattr(self, name, pick(mine, theirs) if pick else mine + theirs)
+
+    def summary(self) -> dict[str, float]:
+        """Token means; shares for ``clip_fraction_*`` and ``clamp_fraction_*``; nats for ``l_*`` and ``kl_old``."""
+        tokens, taught = max(self.tokens, 1.0), max(self.taught, 1.0)
+        return {
+            "l_mean": self.l_sum / taught,
+            "l_abs": self.l_abs / taught,
+            "l_rms": math.sqrt(self.l_square / taught),
+            "rho_max": self.rho_max if self.taught else 1.0,
+            "rho_min": self.rho_min if self.taught else 1.0,
+            "clip_fraction_low": self.clipped_low / tokens,
+            "clip_fraction_high": self.clipped_high / tokens,
+            "clamp_fraction_l": self.clamped_l / taught,
+            "clamp_fraction_rho": self.clamped_rho / taught,
+            "kl_old": self.kl_old / tokens,
+        }
+
+
+@torch.no_grad()
+def diagnose(
+    logp: Tensor,
+    old_logp: Tensor,
+    teacher_logp: Tensor,
+    sampler_logp: Tensor,
+    mask: Tensor,
+    teacher_mask: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> Diagnostics:
+    """How the losses' ingredients are spread; ``teacher_mask`` is 1 where a teacher took part.
+
+    ``kl_old`` is the k3 estimate of KL(pi_old || pi_theta) on tokens of pi_old.
+    """
+    chosen, taught = mask.bool(), teacher_mask.bool()
+    log_ratio = (logp - old_logp).float()[chosen]
+    gap = (logp - teacher_logp).float()[taught]
+    log_rho = (logp - sampler_logp).float()[taught]
+    rho = log_rho.clamp(max=MAX_LOG_RHO).exp()
+    ratio = log_ratio.clamp(max=MAX_LOG_RHO).exp()
+    return Diagnostics(
+        tokens=float(chosen.sum()),
+        taught=float(taught.sum()),
+        l_sum=float(gap.sum()),
+        l_abs=float(gap.abs().sum()),
+        l_square=float(gap.square().sum()),
+        rho_max=float(rho.max()) if rho.numel() else -math.inf,
+        rho_min=float(rho.min()) if rho.numel() else math.inf,
+        clipped_low=float((ratio < 1 - clip_low).sum()),
+        clipped_high=float((ratio > 1 + clip_high).sum()),
+        clamped_l=float((-gap > MAX_NEG_L).sum()),
+        clamped_rho=float((log_rho > MAX_LOG_RHO).sum()),
+        kl_old=float((ratio - 1 - log_ratio).sum()),
+    )

@@ -1,0 +1,269 @@
+"""Engine x environments -> trajectories. Turns are batched over episodes; finished episodes leave the batch.
+
+Nothing here knows the skill bank: a skill reaches a rollout prompt only if the caller's job holds one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from skillsd.envs.base import Environment, Step, Task, TaskSet
+from skillsd.policy.chat import ChatFormat
+from skillsd.policy.engines.base import Engine, Generation, Request
+from skillsd.skills.skill import Skill
+from skillsd.skills.teacher_view import skill_view
+from skillsd.trajectory import Trajectory, Turn
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to play; ``skill`` is in its rollout prompt (None: the plain prompt)."""
+
+    task: Task
+    sample: int
+    seed: int
+    skill: Skill | None = None
+    rollout_skill_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An episode whose environment failed, and how."""
+
+    job: Job
+    reason: str
+
+
+@dataclass
+class RolloutBatch:
+    """Trajectories in the order of their jobs."""
+
+    trajectories: list[Trajectory]
+    dropped: list[Dropped]
+
+
+@dataclass
+class _Episode:
+    number: int
+    job: Job
+    environment: Environment
+    started: float
+    rng: np.random.Generator
+    trajectory: Trajectory | None = None
+    entropy: float = 0.0
+    over: bool = False
+    failure: str | None = None
+    #: A call that never came back still holds the environment: it must not be touched again.
+    hung: bool = field(default=False)
+
+
+def rollout(
+    engine: Engine,
+    chat: ChatFormat,
+    taskset: TaskSet,
+    jobs: Sequence[Job],
+    *,
+    iteration: int,
+    max_turns: int,
+    max_tokens: int,
+    turn_timeout: float,
+    episode_timeout: float,
+    batch_size: int,
+    on_turn: Callable[[int, int], None] | None = None,
+) -> RolloutBatch:
+    """Play all ``jobs``, at most ``batch_size`` at a time.
+
+    An environment that raises, answers with the wrong type, or takes longer than ``turn_timeout`` seconds a call
+    or ``episode_timeout`` in all loses its episode, which is reported in ``dropped``; the others go on.
+    ``on_turn`` is told (episodes over, episodes in all).
+    """
+    finished: list[_Episode] = []
+    for start in range(0, len(jobs), batch_size):
+        part = jobs[start : start + batch_size]
+        live = _open(taskset, chat, part, start, iteration, turn_timeout, max_tokens)
+        everyone = list(live)
+        while live := [e for e in live if not e.over]:
+            requests = [Request(e.number, e.trajectory.ids, e.rng) for e in live if e.trajectory is not None]
+            generations = engine.generate(requests)
+            _advance(live, generations, chat, turn_timeout)
+            for episode in live:
+                _limits(episode, max_turns, max_tokens, episode_timeout)
+            engine.release([e.number for e in live if e.over])
+            if on_turn:
+                on_turn(start + sum(e.over for e in everyone), len(jobs))
+        finished += everyone
+        _close(everyone, turn_timeout)
+    good = [e.trajectory for e in finished if e.failure is None and e.trajectory is not None]
+    return RolloutBatch(good, [Dropped(e.job, e.failure) for e in finished if e.failure is not None])
+
+
+def _open(
+    taskset: TaskSet,
+    chat: ChatFormat,
+    jobs: Sequence[Job],
+    first: int,
+    iteration: int,
+    timeout: float,
+    max_tokens: int,
+) -> list[_Episode]:
+    episodes = [
+        _Episode(first + i, job, taskset.make(), time.monotonic(), np.random.default_rng(job.seed))
+        for i, job in enumerate(jobs)
+    ]
+    _call(episodes, lambda e: e.environment.reset(e.job.task), str, timeout, _begin(chat, iteration, max_tokens))
+    return episodes
+
+
+def _begin(chat: ChatFormat, iteration: int, max_tokens: int) -> Callable[[_Episode, Any], None]:
+    def begin(episode: _Episode, prompt: str) -> None:
+        job = episode.job
+        shown = prompt if job.skill is None else skill_view(job.skill, prompt)
+        ids = chat.prompt(shown)
+        if len(ids) >= max_tokens:
+            _fail(episode, f"the prompt has {len(ids)} tokens, rollout.max_tokens is {max_tokens}")
+            return
+        episode.trajectory = Trajectory(
+            job.task.id, iteration, job.sample, prompt, ids, rollout_skill_id=job.rollout_skill_id
+        )
+
+    return begin
+
+
+def _advance(live: list[_Episode], generations: list[Generation], chat: ChatFormat, timeout: float) -> None:
+    """Append what was generated, step the environments, append what they answered."""
+    texts = {}
+    for episode, generation in zip(live, generations, strict=True):
+        trajectory = episode.trajectory
+        assert trajectory is not None
+        trajectory.completion_ids += generation.ids
+        trajectory.action_mask += [1] * len(generation.ids)
+        trajectory.logps += generation.logps
+        episode.entropy += generation.entropy
+        texts[episode.number] = chat.decode(generation.ids)
+    ended = {e.number: g.ended for e, g in zip(live, generations, strict=True)}
+
+    def step(episode: _Episode) -> tuple[Step, Any]:
+        result = episode.environment.step(texts[episode.number])
+        return result, episode.environment.score()
+
+    def take(episode: _Episode, answer: tuple[Step, Any]) -> None:
+        result, score = answer
+        trajectory = episode.trajectory
+        assert trajectory is not None
+        valid = bool(result.info.get("valid", True))
+        trajectory.turns.append(Turn(texts[episode.number], result.observation, valid, dict(result.info)))
+        trajectory.reward, trajectory.success = float(score.reward), bool(score.success)
+        trajectory.completion = float(score.completion)
+        trajectory.entropy = episode.entropy / max(1, trajectory.action_tokens)
+        if result.done:
+            trajectory.status, episode.over = "done", True
+            return
+        ids = chat.followup(result.observation, ended[episode.number])
+        trajectory.completion_ids += ids
+        trajectory.action_mask += [0] * len(ids)
+        trajectory.logps += [0.0] * len(ids)
+
+    _call(live, step, tuple, timeout, take)
+
+
+def _limits(episode: _Episode, max_turns: int, max_tokens: int, episode_timeout: float) -> None:
+    trajectory = episode.trajectory
+    if episode.over or trajectory is None:
+        return
+    if time.monotonic() - episode.started > episode_timeout:
+        _fail(episode, f"the episode took longer than {episode_timeout:g} s")
+    elif len(trajectory.turns) >= max_turns:
+        trajectory.status, episode.over = "turn_limit", True
+    elif len(trajectory.ids) >= max_tokens:
+        trajectory.status, episode.over = "token_limit", True
+    if episode.over and episode.failure is None:
+        _cut_tail(trajectory)
+
+
+def _cut_tail(trajectory: Trajectory) -> None:
+    """Drop the last observation: nothing was answered to it."""
+    while trajectory.action_mask and not trajectory.action_mask[-1]:
+        trajectory.action_mask.pop()
+        trajectory.completion_ids.pop()
+        trajectory.logps.pop()
+
+
+def _fail(episode: _Episode, reason: str) -> None:
+    episode.over, episode.failure = True, reason
+
+
+def _call(
+    episodes: Sequence[_Episode],
+    function: Callable[[_Episode], Any],
+    expected: type,
+    timeout: float,
+    take: Callable[[_Episode, Any], None],
+) -> None:
+    """Call ``function`` for every episode on a daemon thread (one that hangs blocks neither us nor our exit).
+
+    One thread works through the whole batch; only if a call overruns ``timeout`` is that episode given up and a new
+    thread started for the rest, so quick environments cost one thread a turn.
+    """
+    answers: dict[int, Any] = {}
+    rest = list(episodes)
+    while rest:
+        done = threading.Condition()
+        state = {"at": 0, "since": time.monotonic(), "stop": False}
+
+        def work(todo: list[_Episode], state: dict[str, Any], done: threading.Condition) -> None:
+            for index, episode in enumerate(todo):
+                with done:
+                    if state["stop"]:
+                        return
+                    state["at"], state["since"] = index, time.monotonic()
+                try:
+                    answer, failure = function(episode), None
+                except Exception as error:  # an environment may raise anything
+                    answer, failure = None, f"{type(error).__name__}: {str(error)[:200]}"
+                with done:
+                    if state["stop"]:
+                        return
+                    answers[episode.number] = (answer, failure)
+            with done:
+                state["at"] = len(todo)
+                done.notify()
+
+        threading.Thread(target=work, args=(rest, state, done), daemon=True, name="skillsd-env").start()
+        with done:
+            while state["at"] < len(rest):
+                left = state["since"] + timeout - time.monotonic()
+                if left <= 0:
+                    break
+                done.wait(left)
+            state["stop"] = True
+            late = state["at"]
+        if late < len(rest):
+            rest[late].hung = True
+            answers[rest[late].number] = (None, f"no answer from the environment within {timeout:g} s")
+        rest = rest[late + 1 :]
+    for episode in episodes:
+        answer, failure = answers[episode.number]
+        if failure is None and not isinstance(answer, expected):
+            failure = f"the environment answered with {type(answer).__name__}, not {expected.__name__}"
+        if failure is not None:
+            _fail(episode, failure)
+            continue
+        try:
+            take(episode, answer)
+        except (AttributeError, TypeError, ValueError) as error:
+            _fail(episode, f"the environment's answer is malformed: {str(error)[:200]}")
+
+
+def _close(episodes: Sequence[_Episode], timeout: float) -> None:
+    """Close every environment that is not stuck; what goes wrong now can no longer harm its episode."""
+    usable = [e for e in episodes if not e.hung]
+    outcomes = {e.number: (e.over, e.failure) for e in usable}
+    _call(usable, lambda e: e.environment.close(), type(None), timeout, lambda e, a: None)
+    for episode in usable:
+        episode.over, episode.failure = outcomes[episode.number]

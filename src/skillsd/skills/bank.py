@@ -1,0 +1,237 @@
+"""The skill bank: one SQLite file, safe across processes, the same for every process that reads it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from skillsd.errors import SkillSDError
+from skillsd.skills.retrieval import choose
+from skillsd.skills.skill import Skill
+
+_APPLICATION_ID = 0x5D5D0001
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE skills (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    task_id TEXT NOT NULL,
+    skill TEXT NOT NULL,
+    reward REAL NOT NULL,
+    trajectory_id TEXT,
+    iteration INTEGER,
+    chosen INTEGER NOT NULL DEFAULT 0,
+    credits INTEGER NOT NULL DEFAULT 0,
+    credit_sum REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX skills_by_task ON skills (task_id);
+CREATE TABLE tasks (
+    task_id TEXT PRIMARY KEY,
+    retrievals INTEGER NOT NULL DEFAULT 0,
+    added INTEGER NOT NULL DEFAULT 0,
+    duplicates INTEGER NOT NULL DEFAULT 0,
+    evicted INTEGER NOT NULL DEFAULT 0
+);
+"""
+#: Jaccard similarity of words at which two skills of a task say the same.
+DUPLICATE = 0.95
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a skill came from."""
+
+    trajectory_id: str
+    iteration: int
+
+
+@dataclass(frozen=True)
+class StoredSkill:
+    """A skill with its record. ``mean_reward`` is what retrieval believes of it, under the bank's ``credit``."""
+
+    id: int
+    task_id: str
+    skill: Skill
+    reward: float
+    source: Source | None
+    chosen: int
+    mean_reward: float
+
+
+@dataclass(frozen=True)
+class TaskStats:
+    """Counts for one task, or summed over all."""
+
+    skills: int
+    retrievals: int
+    added: int
+    duplicates: int
+    evicted: int
+
+
+class SkillBank:
+    """Skills per task, at most ``capacity`` each, retrieved by UCB with constant ``exploration``.
+
+    ``credit`` says which reading of the paper's "mean reward of e" counts: ``group``, the mean group reward of the
+    iterations whose teacher read it (before the first: the source's), or ``source``, the reward of the trajectory it
+    came from. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        capacity: int = 8,
+        exploration: float = 2**0.5,
+        credit: Literal["source", "group"] = "group",
+    ) -> None:
+        self.path, self.capacity, self.exploration, self.credit_rule = Path(path), capacity, exploration, credit
+        try:
+            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise SkillSDError(f"{path}: not a usable skill bank ({error})") from None
+
+    def add(self, task_id: str, skill: Skill, reward: float, source: Source | None = None) -> int | None:
+        """Store a skill; its id, or None if the task has one that says (nearly) the same.
+
+        When the task is full, the skill of the lowest mean reward goes, the oldest among equals: what is known to
+        be bad makes room first. The new skill itself always enters, or a full bank would never learn.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO tasks (task_id) VALUES (?)", (task_id,))
+            present = self._load("WHERE task_id = ?", task_id)
+            if any(_same(skill, stored.skill) for stored in present):
+                db.execute("UPDATE tasks SET duplicates = duplicates + 1 WHERE task_id = ?", (task_id,))
+                return None
+            surplus = sorted(present, key=lambda s: (s.mean_reward, s.id))[: max(0, len(present) + 1 - self.capacity)]
+            db.executemany("DELETE FROM skills WHERE id = ?", [(stored.id,) for stored in surplus])
+            db.execute(
+                "UPDATE tasks SET added = added + 1, evicted = evicted + ? WHERE task_id = ?", (len(surplus), task_id)
+            )
+            cursor = db.execute(
+                "INSERT INTO skills (task_id, skill, reward, trajectory_id, iteration) VALUES (?, ?, ?, ?, ?)",
+                (
+                    task_id,
+                    skill.model_dump_json(),
+                    float(reward),
+                    source.trajectory_id if source else None,
+                    source.iteration if source else None,
+                ),
+            )
+            return cursor.lastrowid
+
+    def retrieve(self, task_id: str) -> StoredSkill | None:
+        """The best skill for the task by UCB, and count the choice; None if the bank has nothing for it."""
+        with self._transaction() as db:
+            row = db.execute("SELECT retrievals FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+            total = row[0] if row else 0
+            best = choose(self._load("WHERE task_id = ?", task_id), total, self.exploration)
+            if best is not None:
+                db.execute("UPDATE skills SET chosen = chosen + 1 WHERE id = ?", (best.id,))
+                db.execute("UPDATE tasks SET retrievals = retrievals + 1 WHERE task_id = ?", (task_id,))
+            return best
+
+    def credit(self, skill_id: int, reward: float) -> None:
+        """Record the mean group reward of an iteration whose teacher read this skill; unknown ids (evicted
+        meanwhile) are ignored."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE skills SET credits = credits + 1, credit_sum = credit_sum + ? WHERE id = ?",
+                (float(reward), skill_id),
+            )
+
+    def skills(self, task_id: str | None = None) -> list[StoredSkill]:
+        """All skills, or one task's, oldest first."""
+        with self._errors():
+            return self._load("" if task_id is None else "WHERE task_id = ?", *([] if task_id is None else [task_id]))
+
+    def stats(self, task_id: str | None = None) -> TaskStats:
+        """Counts for one task, or over all tasks."""
+        where, arguments = ("", ()) if task_id is None else ("WHERE task_id = ?", (task_id,))
+        with self._errors():
+            skills = self._db.execute(f"SELECT count(*) FROM skills {where}", arguments).fetchone()[0]
+            sums = self._db.execute(
+                "SELECT coalesce(sum(retrievals), 0), coalesce(sum(added), 0), coalesce(sum(duplicates), 0), "
+                f"coalesce(sum(evicted), 0) FROM tasks {where}",
+                arguments,
+            ).fetchone()
+        return TaskStats(skills, *sums)
+
+    def backup(self, path: str | Path) -> None:
+        """A consistent copy, also while other processes write (SQLite's backup)."""
+        with self._errors():
+            target = sqlite3.connect(path)
+            try:
+                self._db.backup(target)
+            finally:
+                target.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _prepare(self) -> None:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        application = db.execute("PRAGMA application_id").fetchone()[0]
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application == 0 and tables == 0:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            application = _APPLICATION_ID
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        db.execute("COMMIT")
+        if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
+            db.close()
+            raise SkillSDError(f"{self.path}: an SQLite file, but not a skill bank of this version; choose another path")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SkillSDError(f"{self.path}: the skill bank failed ({error})") from None
+
+    def _load(self, where: str, *arguments: str) -> list[StoredSkill]:
+        rows = self._db.execute(
+            "SELECT id, task_id, skill, reward, trajectory_id, iteration, chosen, credits, credit_sum "
+            f"FROM skills {where} ORDER BY id",
+            arguments,
+        )
+        return [self._stored(*row) for row in rows]
+
+    def _stored(
+        self, id: int, task_id: str, skill: str, reward: float, trajectory_id: str | None, iteration: int | None,
+        chosen: int, credits: int, credit_sum: float,
+    ) -> StoredSkill:  # fmt: skip
+        source = None if trajectory_id is None or iteration is None else Source(trajectory_id, iteration)
+        mean = credit_sum / credits if self.credit_rule == "group" and credits else reward
+        return StoredSkill(id, task_id, Skill.parse(skill), reward, source, chosen, mean)
+
+
+def _same(a: Skill, b: Skill) -> bool:
+    """Nearly the same words (digits and directions are words too, so other coordinates are another skill)."""
+    one, two = (_bag(skill) for skill in (a, b))
+    return len(one & two) >= DUPLICATE * len(one | two)
+
+
+def _bag(skill: Skill) -> set[tuple[str, str]]:
+    """Pairs of neighbouring words: order matters in a workflow."""
+    words = re.findall(r"\w+", skill.normalized())
+    return set(zip(words, words[1:], strict=False)) or {(w, "") for w in words}

@@ -1,0 +1,18 @@
+"""The teacher's view of a task: the skill, then the plain prompt (PAPER section 1, step 3)."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from skillsd.skills.skill import Skill
+
+
+def skill_view(skill: Skill, prompt: str) -> str:
+    """``prompt`` with ``skill`` in front of it. The wording is ours (a gap in the paper)."""
+    return f"Advice from earlier attempts at this task:\n{skill.text()}\n\n{prompt}"
+
+
+def contains_skill(teacher_ids: tuple[int, ...] | list[int], skill: Skill, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the text behind ``teacher_ids`` holds the whole skill. Decodes, for this check alone."""
+    shown = " ".join(str(tokenizer.decode(list(teacher_ids))).split())
+    return " ".join(skill.text().split()) in shown

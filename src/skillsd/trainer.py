@@ -1,0 +1,415 @@
+"""Skill-SD's training loop: Algorithm 1 of the paper (PAPER section 2), one function a step."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skillsd import checkpoint
+from skillsd.alarm import CollapseAlarm
+from skillsd.config import Config
+from skillsd.envs import make_taskset
+from skillsd.envs.base import HasReference, Task
+from skillsd.errors import SkillSDError, UsageError
+from skillsd.evaluate import EvalResult, evaluate_model
+from skillsd.learner import Learner, Row, assign_advantages
+from skillsd.metrics import rollout_metrics
+from skillsd.policy.engines.transformers import TransformersEngine
+from skillsd.policy.loading import load_policy
+from skillsd.rollout import Job, RolloutBatch, rollout
+from skillsd.run_dir import RunDir
+from skillsd.seeding import derive_seed
+from skillsd.skills.bank import SkillBank, Source, StoredSkill
+from skillsd.skills.skill import Skill
+from skillsd.skills.summarize import make_summarizer
+from skillsd.skills.summarize.base import SummaryRequest
+from skillsd.skills.summarize.queue import SummaryQueue
+from skillsd.skills.teacher_view import contains_skill, skill_view
+from skillsd.teacher import Teacher
+from skillsd.trajectory import Trajectory
+
+#: What happened, for whoever watches: kind ("iteration", "evaluation", "turn", "warning") and its data.
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass
+class RunResult:
+    """How a run ended. ``interrupted`` is True after ctrl-C; the run then goes on with ``resume``."""
+
+    out: Path
+    iterations: int
+    before: EvalResult | None
+    after: EvalResult | None
+    interrupted: bool
+
+
+@dataclass
+class Hint:
+    """The skill that a task's teacher reads in this iteration; ``id`` is None for a reference solution."""
+
+    skill: Skill
+    id: int | None
+
+
+@dataclass
+class Trainer:
+    """All that lives as long as a run."""
+
+    config: Config
+    run: RunDir
+    listen: Listener
+    iteration: int = 0
+    stop: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.spec = config.spec
+        self.taskset = make_taskset(config.env.name, **config.env.options)
+        self.tasks = list(self.taskset.tasks(config.env.train_split))
+        if not self.tasks:
+            raise UsageError(f"{config.env.name}: the split {config.env.train_split!r} has no tasks")
+        if self.spec.privileged == "reference" and not isinstance(self.taskset, HasReference):
+            raise UsageError(f"{config.method} needs reference solutions, which {config.env.name!r} does not have")
+        self.policy = load_policy(config.model)
+        self.model, self.chat = self.policy.model, self.policy.chat
+        self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
+        self.learner = Learner(self.model, config)
+        self.alarm = CollapseAlarm()
+        self.by_id = {task.id: task for task in self.tasks}
+        self.requeue: list[Trajectory] = []
+
+    # -- Algorithm 1 ---------------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Any]:
+        """One iteration; returns its metrics."""
+        self.iteration += 1
+        torch.manual_seed(derive_seed(self.config.seed, "iteration", self.iteration))
+        self.teacher.synchronize()
+        tasks = self.next_tasks()
+        hints = self.retrieve(tasks)
+        with self.phase("rollout"):
+            batch = self.sample(tasks, hints)
+        if not batch.trajectories:
+            reason = batch.dropped[0].reason if batch.dropped else "no episodes"
+            raise SkillSDError(f"iteration {self.iteration}: every episode was dropped ({reason})")
+        rows = [self.view(trajectory, hints.get(trajectory.task_id)) for trajectory in batch.trajectories]
+        groups = assign_advantages(rows, self.config.loss.advantage_eps)
+        with self.phase("score"):
+            shown = self.check_teacher_sees_skills(rows, hints)
+            scores = self.learner.score(rows, self.teacher.model)
+        with self.phase("update"):
+            losses = self.learner.update(rows, scores, self.iteration)
+        self.run.write_trajectories(self.iteration, batch.trajectories)
+        with self.phase("summarize"):
+            self.credit(hints, batch.trajectories)
+            summaries = self.summarize(batch.trajectories)
+        return {
+            "iteration": self.iteration,
+            **rollout_metrics(batch),
+            **groups,
+            **losses,
+            "teacher_rows_with_skill": shown,
+            "tasks_with_skill": len(hints) / len(tasks),
+            **summaries,
+            "bank_size": len(self.bank.skills()),
+            "summaries_pending": len(self.queue.pending),
+        }
+
+    def next_tasks(self) -> list[Task]:
+        """The tasks of this iteration: every epoch is a fresh permutation, a partial last batch is left out."""
+        size = min(self.config.rollout.tasks_per_iteration, len(self.tasks))
+        epoch, place = divmod(self.iteration - 1, len(self.tasks) // size)
+        order = np.random.default_rng(derive_seed(self.config.seed, "epoch", epoch)).permutation(len(self.tasks))
+        return [self.tasks[i] for i in order[place * size : (place + 1) * size]]
+
+    def retrieve(self, tasks: Sequence[Task]) -> dict[str, Hint]:
+        """S(x), once per task and iteration; a task for which nothing is known has no entry."""
+        hints: dict[str, Hint] = {}
+        for task in tasks:
+            if self.spec.privileged == "reference" and isinstance(self.taskset, HasReference):
+                hints[task.id] = Hint(self.taskset.reference(task), None)
+            elif self.spec.privileged == "bank" and (found := self.bank.retrieve(task.id)) is not None:
+                hints[task.id] = Hint(found.skill, found.id)
+        return hints
+
+    def sample(self, tasks: Sequence[Task], hints: dict[str, Hint]) -> RolloutBatch:
+        """G trajectories a task. Only methods that say so put a skill into the rollout prompt."""
+        config = self.config.rollout
+        guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
+        jobs = []
+        for task in tasks:
+            hint = hints.get(task.id) if guided else None
+            for sample in range(config.group_size):
+                seed = derive_seed(self.config.seed, "rollout", self.iteration, task.id, sample)
+                jobs.append(Job(task, sample, seed, hint.skill if hint else None, hint.id if hint else None))
+        engine = TransformersEngine(
+            self.teacher.model if self.spec.rollouts == "teacher" else self.model,
+            self.chat,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+        )
+        return rollout(
+            engine,
+            self.chat,
+            self.taskset,
+            jobs,
+            iteration=self.iteration,
+            max_turns=config.max_turns or self.taskset.max_turns,
+            max_tokens=config.max_tokens,
+            turn_timeout=self.config.env.turn_timeout,
+            episode_timeout=self.config.env.episode_timeout,
+            batch_size=config.batch_size,
+            on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
+        )
+
+    def view(self, trajectory: Trajectory, hint: Hint | None) -> Row:
+        """The student's and the teacher's prompt of one trajectory; the completion's ids are shared."""
+        student = trajectory.prompt_ids
+        if self.spec.rollouts == "teacher":
+            student = self.chat.prompt(trajectory.prompt)
+        teacher = None
+        if hint is not None and self.spec.distill != "none":
+            trajectory.teacher_skill_id = hint.id
+            teacher = self.chat.prompt(skill_view(hint.skill, trajectory.prompt))
+            if len(teacher) > self.config.teacher.max_prompt_tokens:
+                raise SkillSDError(
+                    f"task {trajectory.task_id}: the teacher's prompt has {len(teacher)} tokens, more than "
+                    f"teacher.max_prompt_tokens = {self.config.teacher.max_prompt_tokens}; skills are never cut"
+                )
+        return Row(trajectory, student, teacher)
+
+    def check_teacher_sees_skills(self, rows: Sequence[Row], hints: dict[str, Hint]) -> float:
+        """Share of rows whose teacher ids hold the skill's text. Raises if a skill was found and none does."""
+        if self.spec.distill == "none" or not hints:
+            return 0.0
+        seen: dict[tuple[int, ...], bool] = {}
+        count = 0
+        for row in rows:
+            hint = hints.get(row.trajectory.task_id)
+            if hint is None or row.teacher_prompt_ids is None:
+                continue
+            key = tuple(row.teacher_prompt_ids)
+            if key not in seen:
+                seen[key] = contains_skill(row.teacher_prompt_ids, hint.skill, self.policy.tokenizer)
+            count += seen[key]
+        if count == 0:
+            raise SkillSDError("skills were retrieved but no teacher prompt holds one: check the chat template")
+        return count / len(rows)
+
+    def credit(self, hints: dict[str, Hint], trajectories: Sequence[Trajectory]) -> None:
+        """Tell the bank how the group fared whose teacher read each skill."""
+        for task_id, hint in hints.items():
+            rewards = [t.reward for t in trajectories if t.task_id == task_id]
+            if hint.id is not None and rewards:
+                self.bank.credit(hint.id, sum(rewards) / len(rewards))
+
+    def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
+        """Hand the new trajectories over; put what is ready into the bank, in the order of submission."""
+        if self.spec.privileged != "bank":
+            return {}
+        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in self.select(trajectories)])
+        added = duplicates = failed = 0
+        for summary in self.queue.collect(wait=self.config.skills.wait):
+            if summary.skill is None:
+                failed += 1
+                self.listen("warning", {"text": f"no skill from {summary.trajectory.id}: {summary.error}"})
+                continue
+            origin = summary.trajectory
+            source = Source(trajectory_id=origin.id, iteration=origin.iteration)
+            stored = self.bank.add(origin.task_id, summary.skill, origin.reward, source=source)
+            added += stored is not None
+            duplicates += stored is None
+        return {"skills_added": added, "skills_duplicate": duplicates, "skills_failed": failed}
+
+    def select(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """At most ``skills.per_visit`` a task: the best reward first, then the shortest (PAPER, gap "backlog")."""
+        limit = self.config.skills.per_visit
+        if limit is None:
+            return list(trajectories)
+        groups: dict[str, list[Trajectory]] = {}
+        for trajectory in trajectories:
+            groups.setdefault(trajectory.task_id, []).append(trajectory)
+        return [
+            t
+            for group in groups.values()
+            for t in sorted(group, key=lambda t: (-t.reward, len(t.turns), t.sample))[:limit]
+        ]
+
+    # -- around the algorithm ------------------------------------------------------------------------------
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def evaluate(self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False) -> EvalResult:
+        return evaluate_model(
+            self.teacher.model if teacher else self.model,
+            self.chat,
+            self.taskset,
+            self.config,
+            split,
+            limit=limit,
+            with_reference=with_reference,
+            on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
+        )
+
+    def evaluation_metrics(self) -> dict[str, float]:
+        """Greedy accuracy of the student, and of its teacher with a reference skill, where they are due."""
+        metrics = {}
+        settings = self.config.eval
+        if settings.every and self.iteration % settings.every == 0:
+            with self.phase("evaluate"):
+                result = self.evaluate(self.config.env.test_split, settings.tasks)
+            metrics |= {"eval_accuracy": result.accuracy, "eval_completion": result.completion}
+        if settings.panel_every and self.iteration % settings.panel_every == 0:
+            with self.phase("panel"):
+                metrics["teacher_accuracy"] = self.panel()
+        return metrics
+
+    def panel(self) -> float:
+        """Accuracy of the teacher with a reference skill in its prompt, on a fixed panel of held-out tasks."""
+        split, limit = self.config.env.test_split, self.config.eval.panel_tasks
+        return self.evaluate(split, limit, with_reference=True, teacher=True).accuracy
+
+    def open(self, resume: Path | None) -> None:
+        """Open the bank and the queue; take everything from the checkpoint ``resume`` if there is one."""
+        skills = self.config.skills
+        state: dict[str, Any] = {}
+        if resume is not None:
+            state = checkpoint.load(
+                resume,
+                model=self.model,
+                optimizer=self.learner.optimizer,
+                teacher=self.teacher,
+                bank_file=self.run.bank,
+            )
+            self.iteration = state["iteration"]
+            self.alarm = CollapseAlarm(**state["alarm"])
+            self.run.rewind(self.iteration)
+        self.bank = SkillBank(
+            self.run.bank, capacity=skills.capacity, exploration=skills.exploration, credit=skills.credit
+        )
+        self.queue = SummaryQueue(make_summarizer(skills.summarizer), workers=skills.workers)
+        wanted = set(state.get("pending", ()))
+        for iteration in sorted({int(name.split("/", 1)[0]) for name in wanted}):
+            found = [t for t in self.run.read_trajectories(iteration) if t.id in wanted]
+            self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in found])
+
+    def save(self) -> None:
+        path = checkpoint.save(
+            self.run,
+            {
+                "iteration": self.iteration,
+                "alarm": self.alarm.state(),
+                "pending": [trajectory.id for trajectory in self.queue.pending],
+            },
+            model=self.model,
+            tokenizer=self.policy.tokenizer,
+            optimizer=self.learner.optimizer,
+            teacher=self.teacher,
+            bank=self.bank,
+            keep=self.config.trainer.keep_checkpoints,
+        )
+        if self.alarm.at_best:
+            checkpoint.keep_best(self.run, path)
+
+    def loop(self) -> None:
+        """Iterate until done or asked to stop; every iteration ends with its line of metrics on disk."""
+        settings = self.config.trainer
+        while self.iteration < settings.iterations and not self.stop:
+            self.seconds = {}
+            started = time.perf_counter()
+            metrics = self.step()
+            metrics |= self.evaluation_metrics()
+            if warning := self.alarm.update(metrics["accuracy"], metrics["valid_actions"]):
+                metrics["alarm"] = warning
+                self.listen("warning", {"text": warning})
+            last = self.iteration == settings.iterations or self.stop
+            if last or self.iteration % settings.checkpoint_every == 0:
+                with self.phase("checkpoint"):
+                    self.save()
+            metrics |= {f"seconds_{name}": round(value, 4) for name, value in self.seconds.items()}
+            metrics["seconds"] = round(time.perf_counter() - started, 4)
+            metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
+            metrics["peak_memory_mib"] = peak_memory_mib()
+            self.run.append_metrics(metrics)
+            self.listen("iteration", metrics)
+
+
+def peak_memory_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@contextmanager
+def _stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    """The first ctrl-C ends the run after its iteration, with a checkpoint; a second one ends it at once."""
+
+    def handler(number: int, frame: object) -> None:
+        if trainer.stop:
+            raise KeyboardInterrupt
+        trainer.stop = True
+        trainer.listen("warning", {"text": "stopping after this iteration (ctrl-C again: at once)"})
+
+    try:
+        previous = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread: whoever runs us handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def train(config: Config, out: str | Path, *, resume: bool = False, listen: Listener | None = None) -> RunResult:
+    """Run ``config`` into the folder ``out``; with ``resume`` go on from its newest checkpoint.
+
+    The rest of a resumed run is bit for bit what it would have been (CPU, same number of threads). Raises
+    :class:`UsageError` for a bad configuration and :class:`SkillSDError` for a run that cannot go on.
+    """
+    run = RunDir(out)
+    if resume:
+        config = run.load_config().model_copy(update={"trainer": config.trainer})
+    else:
+        run.create(config)
+    with run.lock():
+        trainer = Trainer(config, run, listen or (lambda kind, data: None))
+        trainer.open(checkpoint.latest(run) if resume else None)
+        if resume and checkpoint.latest(run) is None:
+            run.rewind(0)
+        try:
+            with _stop_on_interrupt(trainer):
+                before = _evaluated(trainer, "before") if trainer.iteration == 0 else _previous(run, "before")
+                trainer.loop()
+                after = None if trainer.stop else _evaluated(trainer, "after")
+        finally:
+            trainer.queue.close(drain=True, timeout=60.0)
+            trainer.bank.close()
+    return RunResult(run.path, trainer.iteration, before, after, interrupted=trainer.stop)
+
+
+def _evaluated(trainer: Trainer, name: str) -> EvalResult:
+    result = trainer.evaluate(trainer.config.env.test_split, trainer.config.eval.tasks)
+    result.save(trainer.run.results / f"{name}.json")
+    trainer.listen("evaluation", {"name": name, "result": result})
+    return result
+
+
+def _previous(run: RunDir, name: str) -> EvalResult | None:
+    path = run.results / f"{name}.json"
+    return EvalResult.load(path) if path.is_file() else None
