@@ -1,0 +1,31 @@
+"""Skill-SD: skill-conditioned self-distillation for multi-turn LLM agents (arXiv:2604.10674).
+
+The public API; heavy imports happen on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from skillsd.errors import SkillSDError, UsageError
+
+if TYPE_CHECKING:
+    from skillsd.config import Config, load_config
+    from skillsd.evaluate import EvalResult, evaluate
+    from skillsd.trainer import RunResult, train
+
+_HOMES = {
+    "Config": "config", "load_config": "config", "train": "trainer", "RunResult": "trainer",
+    "evaluate": "evaluate", "EvalResult": "evaluate",
+}  # fmt: skip
+
+__all__ = ["Config", "EvalResult", "RunResult", "SkillSDError", "UsageError", "evaluate", "load_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skillsd' has no attribute {name!r}")
+    value = getattr(import_module(f"skillsd.{_HOMES[name]}"), name)
+    globals()[name] = value  # a submodule of the same name ("evaluate") must not shadow the function
+    return value

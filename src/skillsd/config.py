@@ -25,6 +25,7 @@ class EnvConfig(Section):
     options: dict[str, Any] = {}
     train_split: str = "train"
     test_split: str = "test"
+    train_tasks: int | None = Field(None, ge=1, description="train on the first N tasks of the split")
     turn_timeout: float = Field(30.0, gt=0, description="seconds; a slower environment step drops its episode")
     episode_timeout: float = Field(1800.0, gt=0, description="seconds of wall clock; longer episodes are dropped")
 

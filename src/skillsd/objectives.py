@@ -119,15 +119,19 @@ class Diagnostics:
     clamped_l: float = 0.0
     clamped_rho: float = 0.0
     kl_old: float = 0.0
+    gap_max: float = 0.0
 
     def merge(self, other: Diagnostics) -> None:
         for name in self.__dataclass_fields__:
             mine, theirs = getattr(self, name), getattr(other, name)
-            pick = {"rho_max": max, "rho_min": min}.get(name)
+            pick = {"rho_max": max, "gap_max": max, "rho_min": min}.get(name)
             setattr(self, name, pick(mine, theirs) if pick else mine + theirs)
 
     def summary(self) -> dict[str, float]:
-        """Token means; shares for ``clip_fraction_*`` and ``clamp_fraction_*``; nats for ``l_*`` and ``kl_old``."""
+        """Token means; shares for ``clip_fraction_*`` and ``clamp_fraction_*``; nats for ``l_*`` and ``kl_old``.
+
+        ``logp_gap_max`` is the largest ``|logp - old_logp|``: with one optimiser step an iteration, that is what the
+        sampler and the trainer disagree by."""
         tokens, taught = max(self.tokens, 1.0), max(self.taught, 1.0)
         return {
             "l_mean": self.l_sum / taught,
@@ -140,6 +144,7 @@ class Diagnostics:
             "clamp_fraction_l": self.clamped_l / taught,
             "clamp_fraction_rho": self.clamped_rho / taught,
             "kl_old": self.kl_old / tokens,
+            "logp_gap_max": self.gap_max,
         }
 
 
@@ -177,4 +182,5 @@ def diagnose(
         clamped_l=float((-gap > MAX_NEG_L).sum()),
         clamped_rho=float((log_rho > MAX_LOG_RHO).sum()),
         kl_old=float((ratio - 1 - log_ratio).sum()),
+        gap_max=float(log_ratio.abs().max()) if log_ratio.numel() else 0.0,
     )

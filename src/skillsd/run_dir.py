@@ -87,6 +87,12 @@ class RunDir:
     def read_trajectories(self, iteration: int) -> list[Trajectory]:
         return read_trajectories(self.trajectory_file(iteration))
 
+    def clear(self) -> None:
+        """Forget what a run left behind that ended before its first checkpoint."""
+        self.rewind(0)
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            self.bank.with_name(self.bank.name + suffix).unlink(missing_ok=True)
+
     def rewind(self, iteration: int) -> None:
         """Forget everything after ``iteration``: what a crash left behind would otherwise appear twice."""
         kept = [row for row in self.read_metrics() if row["iteration"] <= iteration]

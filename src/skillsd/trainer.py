@@ -29,7 +29,7 @@ from skillsd.policy.loading import load_policy
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed
-from skillsd.skills.bank import SkillBank, Source, StoredSkill
+from skillsd.skills.bank import SkillBank, Source
 from skillsd.skills.skill import Skill
 from skillsd.skills.summarize import make_summarizer
 from skillsd.skills.summarize.base import SummaryRequest
@@ -76,7 +76,7 @@ class Trainer:
         config = self.config
         self.spec = config.spec
         self.taskset = make_taskset(config.env.name, **config.env.options)
-        self.tasks = list(self.taskset.tasks(config.env.train_split))
+        self.tasks = list(self.taskset.tasks(config.env.train_split))[: config.env.train_tasks]
         if not self.tasks:
             raise UsageError(f"{config.env.name}: the split {config.env.train_split!r} has no tasks")
         if self.spec.privileged == "reference" and not isinstance(self.taskset, HasReference):
@@ -87,7 +87,6 @@ class Trainer:
         self.learner = Learner(self.model, config)
         self.alarm = CollapseAlarm()
         self.by_id = {task.id: task for task in self.tasks}
-        self.requeue: list[Trajectory] = []
 
     # -- Algorithm 1 ---------------------------------------------------------------------------------------
 
@@ -288,7 +287,9 @@ class Trainer:
         """Open the bank and the queue; take everything from the checkpoint ``resume`` if there is one."""
         skills = self.config.skills
         state: dict[str, Any] = {}
-        if resume is not None:
+        if resume is None:
+            self.run.clear()
+        else:
             state = checkpoint.load(
                 resume,
                 model=self.model,
@@ -390,8 +391,6 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
     with run.lock():
         trainer = Trainer(config, run, listen or (lambda kind, data: None))
         trainer.open(checkpoint.latest(run) if resume else None)
-        if resume and checkpoint.latest(run) is None:
-            run.rewind(0)
         try:
             with _stop_on_interrupt(trainer):
                 before = _evaluated(trainer, "before") if trainer.iteration == 0 else _previous(run, "before")

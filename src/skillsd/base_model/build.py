@@ -28,9 +28,9 @@ class Recipe:
     """Everything that the weights depend on. ``episodes`` at ``batch`` episodes an update."""
 
     seed: int = 0
-    episodes: int = 24_000
-    batch: int = 32
-    lr: float = 2e-3
+    episodes: int = 40_000
+    batch: int = 16
+    lr: float = 1.5e-3
     hidden: int = 128
     layers: int = 4
     heads: int = 4
@@ -75,11 +75,8 @@ class Encoder:
 
 
 def make_tokenizer(seed: int, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
-    corpus = [PROMPT, INVALID]
-    for lesson in lessons(seed, 600, excluded):
-        corpus += [*lesson.boards, *map(format_action, lesson.taken)]
-        if lesson.skill is not None:
-            corpus.append(skill_view(lesson.skill, ""))
+    corpus = [PROMPT, INVALID] * 100 + [format_action(d) for d in DIRECTIONS] * 1000  # one token for each move
+    corpus += [skill_view(lesson.skill, "") for lesson in lessons(seed, 2000, excluded) if lesson.skill is not None]
     return train_tokenizer(corpus)
 
 

@@ -75,7 +75,7 @@ class Reader:
         """For each arrangement of the boxes on the plan: where to stand, and the push to make there."""
         boxes, steps = board.positions("box"), {}
         for push in plan:
-            box = (push.box[0] - 1) * board.stride + push.box[1] - 1
+            box = push.box[0] * board.stride + push.box[1]
             delta = board.deltas[push.direction]
             for _ in range(push.count):
                 steps[boxes] = (box - delta, push.direction)
@@ -93,8 +93,8 @@ class Reader:
         if self.view != "failure":
             return weak
         mixed = _mix([(0.6, weak), (0.4, _uniform(best_moves(board, self.table)))])
-        if self.fatal and board.row_col(board.player) == (self.fatal.stand[0] - 1, self.fatal.stand[1] - 1):
-            box = (self.fatal.box[0] - 1) * board.stride + self.fatal.box[1] - 1
+        if self.fatal and board.row_col(board.player) == self.fatal.stand:
+            box = self.fatal.box[0] * board.stride + self.fatal.box[1]
             if board.cells[box] in "XT":
                 mixed[self.fatal.direction] = 0.0
         total = sum(mixed.values())
@@ -146,7 +146,7 @@ def _attempt(rng: random.Random, level: str, table: dict[State, int], noise: flo
     return _play(rng, Board(level), Reader(level, table, "success", [], None), noise, turns).taken
 
 
-def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 0.2) -> Iterator[Lesson]:
+def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 0.15) -> Iterator[Lesson]:
     """``count`` episodes of ``seed``, on generated levels whose hash is not ``excluded``."""
     rng = random.Random(derive_seed(seed, "lessons"))
     foreign: Skill | None = None  # the last skill of an earlier level

@@ -18,12 +18,11 @@ from skillsd.skills.summarize.base import SummaryRequest
 
 #: Workflows longer than this are cut: a whole trace would over-constrain the reader (PAPER section 4).
 MAX_STEPS = 12
-_TIMES = {1: "once", 2: "twice"}
 
 
 @dataclass(frozen=True)
 class Push:
-    """One or more pushes of the same box in the same direction. Positions are (row, column), from 1."""
+    """One or more pushes of the same box in the same direction. Places are (row, column), from 0."""
 
     direction: str
     stand: tuple[int, int]
@@ -78,7 +77,7 @@ def replay(level: str, actions: Sequence[str | None]) -> Replay:
 def _push(board: Board, state: State, direction: str) -> Push:
     delta = board.deltas[direction]
     cells = (state[0], state[0] + delta, state[0] + 2 * delta)
-    stand, box, to = ((r + 1, c + 1) for r, c in map(board.row_col, cells))
+    stand, box, to = map(board.row_col, cells)
     return Push(direction, stand, box, to, 1)
 
 
@@ -130,7 +129,7 @@ def tell(found: Replay) -> Skill:
         return Skill(
             success_analysis=_success(found),
             mistake_analysis=_waste(found),
-            golden_workflow=" ".join(_step(found, p) for p in found.pushes[:MAX_STEPS]),
+            golden_workflow=" ".join(_step(p) for p in found.pushes[:MAX_STEPS]),
         )
     return Skill(
         success_analysis=_partial(found),
@@ -140,29 +139,35 @@ def tell(found: Replay) -> Skill:
 
 
 def _at(place: tuple[int, int]) -> str:
-    return f"row {place[0]}, column {place[1]}"
+    """A square's name as on a chess board, but with row 1 at the top: c4 is column 3, row 4."""
+    row, column = place
+    letters = ""
+    column += 1
+    while column:
+        column, rest = divmod(column - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return f"{letters}{row + 1}"
 
 
 def _places(board: Board, kind: str) -> list[tuple[int, int]]:
-    return [(r + 1, c + 1) for r, c in map(board.row_col, board.positions(kind))]
+    return [board.row_col(position) for position in board.positions(kind)]
 
 
 def _goal(board: Board) -> str:
     boxes, targets = _places(board, "box"), _places(board, "target")
     if len(boxes) == 1:
-        return f"The box starts at {_at(boxes[0])} and belongs on the target at {_at(targets[0])}."
-    return (
-        f"The boxes start at {' and '.join(map(_at, boxes))}; the targets are at {' and '.join(map(_at, targets))}."
-    )
+        goal = f"The box starts on {_at(boxes[0])} and belongs on {_at(targets[0])}"
+    else:
+        goal = f"The boxes start on {_list(boxes)} and belong on {_list(targets)}"
+    return f"{goal} (columns from the left, rows from the top)."
 
 
-def _times(count: int) -> str:
-    return _TIMES.get(count, f"{count} times")
+def _list(places: list[tuple[int, int]]) -> str:
+    return ", ".join(map(_at, places[:-1])) + f" and {_at(places[-1])}"
 
 
-def _step(found: Replay, push: Push) -> str:
-    which = "the box" if found.start.boxes == 1 else f"the box at {_at(push.box)}"
-    return f"Stand at {_at(push.stand)} and push {which} {push.direction} {_times(push.count)}."
+def _step(push: Push) -> str:
+    return f"Stand on {_at(push.stand)} and push the box from {_at(push.box)} {push.direction} to {_at(push.to)}."
 
 
 def _success(found: Replay) -> str:
@@ -196,9 +201,7 @@ def _mistakes(found: Replay) -> str:
     parts = []
     if found.fatal:
         push, number, why = found.fatal
-        parts.append(
-            f"In move {number} the box at {_at(push.box)} was pushed {push.direction} to {_at(push.to)}, {why}."
-        )
+        parts.append(f"In move {number} the box on {_at(push.box)} was pushed {push.direction} to {_at(push.to)}, {why}.")
     elif not found.pushes:
         parts.append("No box was moved for good.")
     else:
@@ -211,10 +214,10 @@ def _advice(found: Replay) -> str:
     parts = []
     if found.fatal:
         push = found.fatal[0]
-        parts.append(f"Never push the box {push.direction} at {_at(push.box)}.")
+        parts.append(f"Never push the box from {_at(push.box)} {push.direction} to {_at(push.to)}.")
     elif found.pushes:
         last = found.pushes[-1]
-        parts.append(f"Go on from the box at {_at(last.to)}.")
+        parts.append(f"Go on with the box on {_at(last.to)}.")
     boxes, targets = _places(found.start, "box"), _places(found.start, "target")
     if len(boxes) == 1:
         parts.append(f"The box has to go {_way(boxes[0], targets[0])}: stand on the other side of it and push.")

@@ -1,0 +1,98 @@
+"""Play at the keyboard what the agent plays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+from skillsd.envs.base import Environment, Task, TaskSet
+from skillsd.envs.sokoban.game import GLYPHS
+from skillsd.errors import UsageError
+
+_KEYS = {"w": "up", "s": "down", "a": "left", "d": "right",
+         "\x1b[A": "up", "\x1b[B": "down", "\x1b[D": "left", "\x1b[C": "right"}  # fmt: skip
+_STYLES = {"#": "grey50", "_": "grey30", "O": "red", "X": "yellow", "T": "green", "P": "bold cyan", "S": "bold cyan"}
+_HELP = "move: arrows or w a s d (or type a whole answer)   r restart   n next   q quit"
+
+
+def play(taskset: TaskSet, split: str, index: int = 0) -> None:
+    """Play levels of ``split`` from ``index`` on, until ``q`` or the end of input.
+
+    Raises :class:`UsageError` for an index outside the split.
+    """
+    tasks = taskset.tasks(split)
+    if not 0 <= index < len(tasks):
+        raise UsageError(f"{split} has tasks 0 to {len(tasks) - 1}, not {index}")
+    console, environment = Console(highlight=False), taskset.make()
+    try:
+        with _keyboard() as keys:
+            while index is not None and index < len(tasks):
+                following = _level(console, environment, tasks[index], index, taskset.max_turns, keys)
+                if following is None:
+                    return
+                index = following
+    finally:
+        environment.close()
+
+
+def _level(
+    console: Console, environment: Environment, task: Task, index: int, limit: int, keys: Iterator[str]
+) -> int | None:
+    """Play one level; the number of the next one, or None to stop."""
+    _show(console, f"{task.id}\n{_HELP}\n\n{environment.reset(task)}")
+    turns = 0
+    for key in keys:
+        if key == "q":
+            return None
+        if key in "rn":
+            return index + (key == "n")
+        step = environment.step(f"```{_KEYS[key]}```" if key in _KEYS else key)
+        turns += 1
+        _show(console, f"\n{step.observation}\nturn {turns} of {limit}")
+        if step.done or turns >= limit:
+            score = environment.score()
+            console.print(f"{'solved' if score.success else 'over'}: reward {score.reward:g}. n: next, r: again, q: quit")
+            for answer in keys:
+                if answer in ("q", "r", "n"):
+                    return None if answer == "q" else index + (answer == "n")
+            return None
+    return None
+
+
+def _show(console: Console, message: str) -> None:
+    for line in message.splitlines():
+        board = bool(line) and not set(line) - GLYPHS
+        text = Text()
+        for glyph in line:
+            text.append(glyph + " " * board, _STYLES.get(glyph, "") if board else "")
+        console.print(text)
+
+
+@contextmanager
+def _keyboard() -> Iterator[Iterator[str]]:
+    """Single keys from a terminal; lines from a pipe."""
+    if not sys.stdin.isatty():
+        yield (line.strip() for line in sys.stdin if line.strip())
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield _single_keys()
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _single_keys() -> Iterator[str]:
+    while key := sys.stdin.read(1):
+        if key == "\x1b":
+            key += sys.stdin.read(2)
+        if key in _KEYS or key in "rnq":
+            yield key
