@@ -70,7 +70,9 @@ def save(
         _sync(run.checkpoints)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise SkillSDError(f"checkpoint {final.name} could not be written ({error}); the previous one is intact") from None
+        raise SkillSDError(
+            f"checkpoint {final.name} could not be written ({error}); the previous one is intact"
+        ) from None
     for old in sorted(run.checkpoints.glob("step-*"))[:-keep]:
         remove(old)
     return final

@@ -248,8 +248,11 @@ def base_model_build(
     recipe = replace(recipe, episodes=episodes) if episodes else recipe
     with Bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("making data", total=recipe.episodes)
-        build(out, recipe, held_out_hashes(),
-              lambda done, total, loss, _: bar.update(task, completed=done, description=f"loss {loss:.3f}"))  # fmt: skip
+
+        def report(done: int, total: int, loss: float, seconds: float) -> None:
+            bar.update(task, completed=done, description=f"loss {loss:.3f}")
+
+        build(out, recipe, held_out_hashes(), report)
     print(out)
 
 

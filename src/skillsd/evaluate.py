@@ -88,7 +88,7 @@ def summarize(split: str, tasks: Sequence[Task], trajectories: Sequence[Trajecto
     by_task: dict[str, list[Trajectory]] = {task.id: [] for task in tasks}
     for trajectory in trajectories:
         by_task[trajectory.task_id].append(trajectory)
-    per_task = [
+    per_task: list[dict[str, Any]] = [
         {
             "task": task_id,
             "successes": sum(t.success for t in found),
@@ -140,7 +140,9 @@ def evaluate_model(
     ``with_reference`` puts the task's reference skill into the prompt: the strength of the model as a teacher.
     """
     tasks = list(taskset.tasks(split))[:limit]
-    skills = [taskset.reference(task) if with_reference and isinstance(taskset, HasReference) else None for task in tasks]
+    skills = [
+        taskset.reference(task) if with_reference and isinstance(taskset, HasReference) else None for task in tasks
+    ]
     jobs = [
         Job(task, sample, derive_seed(config.seed, "evaluate", split, task.id, sample), skill)
         for task, skill in zip(tasks, skills, strict=True)

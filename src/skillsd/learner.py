@@ -110,7 +110,9 @@ class Learner:
         old = sampler
         if self.spec.rollouts == "teacher":  # the ratio of GRPO stays centred on the old *student*
             old = self.logps(self.model, [row.student() for row in rows], width)
-        taught = [i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens]
+        taught = [
+            i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens
+        ]
         scores, teacher_mask = torch.zeros_like(mask), torch.zeros_like(mask)
         if taught and self.spec.distill != "none":
             scores[taught] = self.logps(teacher, [rows[i].teacher() for i in taught], width)

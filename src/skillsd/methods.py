@@ -43,6 +43,8 @@ METHODS: dict[str, Method] = {
     ),
     "skill_sd_frozen": Method("ablation: the teacher keeps its first weights", teacher="frozen"),
     "skill_sd_ema": Method("variant: the teacher is an exponential moving average of the student", teacher="ema"),
-    "teacher_frozen": Method("ablation: a frozen teacher samples under the skill", rollouts="teacher", teacher="frozen"),
+    "teacher_frozen": Method(
+        "ablation: a frozen teacher samples under the skill", rollouts="teacher", teacher="frozen"
+    ),
     "teacher_dynamic": Method("ablation: a synchronised teacher samples under the skill", rollouts="teacher"),
 }  # fmt: skip

@@ -60,7 +60,7 @@ class _Episode:
     over: bool = False
     failure: str | None = None
     #: A call that never came back still holds the environment: it must not be touched again.
-    hung: bool = field(default=False)
+    hung: bool = False
 
 
 def rollout(
@@ -198,6 +198,15 @@ def _fail(episode: _Episode, reason: str) -> None:
     episode.over, episode.failure = True, reason
 
 
+@dataclass
+class _Progress:
+    """Where a worker thread is in its list, and since when."""
+
+    at: int = 0
+    since: float = field(default_factory=time.monotonic)
+    stop: bool = False
+
+
 def _call(
     episodes: Sequence[_Episode],
     function: Callable[[_Episode], Any],
@@ -214,35 +223,35 @@ def _call(
     rest = list(episodes)
     while rest:
         done = threading.Condition()
-        state = {"at": 0, "since": time.monotonic(), "stop": False}
+        state = _Progress()
 
-        def work(todo: list[_Episode], state: dict[str, Any], done: threading.Condition) -> None:
+        def work(todo: list[_Episode], state: _Progress, done: threading.Condition) -> None:
             for index, episode in enumerate(todo):
                 with done:
-                    if state["stop"]:
+                    if state.stop:
                         return
-                    state["at"], state["since"] = index, time.monotonic()
+                    state.at, state.since = index, time.monotonic()
                 try:
                     answer, failure = function(episode), None
                 except Exception as error:  # an environment may raise anything
                     answer, failure = None, f"{type(error).__name__}: {str(error)[:200]}"
                 with done:
-                    if state["stop"]:
+                    if state.stop:
                         return
                     answers[episode.number] = (answer, failure)
             with done:
-                state["at"] = len(todo)
+                state.at = len(todo)
                 done.notify()
 
         threading.Thread(target=work, args=(rest, state, done), daemon=True, name="skillsd-env").start()
         with done:
-            while state["at"] < len(rest):
-                left = state["since"] + timeout - time.monotonic()
+            while state.at < len(rest):
+                left = state.since + timeout - time.monotonic()
                 if left <= 0:
                     break
                 done.wait(left)
-            state["stop"] = True
-            late = state["at"]
+            state.stop = True
+            late = state.at
         if late < len(rest):
             rest[late].hung = True
             answers[rest[late].number] = (None, f"no answer from the environment within {timeout:g} s")

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
+Kind = Literal["none", "dynamic", "frozen", "ema"]
+
 
 class Teacher:
     """``model`` scores (or samples) under the teacher's view.
@@ -16,7 +18,9 @@ class Teacher:
     weights is needed. The others hold a copy that gradients never reach.
     """
 
-    def __init__(self, kind: Literal["none", "dynamic", "frozen", "ema"], student: PreTrainedModel, decay: float) -> None:
+    def __init__(
+        self, kind: Literal["none", "dynamic", "frozen", "ema"], student: PreTrainedModel, decay: float
+    ) -> None:
         self.kind, self.student, self.decay = kind, student, decay
         self.copy: PreTrainedModel | None = None
         if kind in ("frozen", "ema"):

@@ -253,7 +253,9 @@ class Trainer:
         yield
         self.seconds[name] = time.perf_counter() - started
 
-    def evaluate(self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False) -> EvalResult:
+    def evaluate(
+        self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
+    ) -> EvalResult:
         return evaluate_model(
             self.teacher.model if teacher else self.model,
             self.chat,
@@ -267,7 +269,7 @@ class Trainer:
 
     def evaluation_metrics(self) -> dict[str, float]:
         """Greedy accuracy of the student, and of its teacher with a reference skill, where they are due."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         settings = self.config.eval
         if settings.every and self.iteration % settings.every == 0:
             with self.phase("evaluate"):

@@ -14,13 +14,13 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from skillsd.base_model.episodes import Lesson, lessons
-from skillsd.base_model.tokenizer import train_tokenizer
+from skillsd.base_model.tokenizer import ASSISTANT, END, PAD, USER, train_tokenizer
 from skillsd.envs.sokoban.game import DIRECTIONS
 from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action
 from skillsd.skills.teacher_view import skill_view
 
 #: Weight of predicting the boards beside the moves: it teaches the model what a move does.
-BOARD_WEIGHT = 0.1
+BOARD_WEIGHT = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,16 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
-        self.directions = [tokenizer.convert_tokens_to_ids(d) for d in DIRECTIONS]
+        self.directions = [self.token(d) for d in DIRECTIONS]
         self.actions = {d: self(format_action(d)) for d in DIRECTIONS}
-        self.user, self.assistant, self.end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", "<|end|>"])
+        self.user, self.assistant, self.end = map(self.token, (USER, ASSISTANT, END))
+
+    def token(self, text: str) -> int:
+        (token,) = self(text)
+        return token
 
     def __call__(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def example(self, lesson: Lesson) -> Example:
         opening = PROMPT + lesson.boards[0]
@@ -112,7 +116,7 @@ def build(
     torch.manual_seed(recipe.seed)
     tokenizer = make_tokenizer(recipe.seed, excluded)
     encoder = Encoder(tokenizer)
-    pad = int(tokenizer.pad_token_id)
+    pad = encoder.token(PAD)
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=len(tokenizer),
@@ -123,7 +127,7 @@ def build(
             head_dim=recipe.hidden // recipe.heads,
             intermediate_size=recipe.intermediate,
             max_position_embeddings=8192,
-            rope_theta=10_000.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
             tie_word_embeddings=True,
             use_cache=True,
             bos_token_id=None,

@@ -118,10 +118,10 @@ def _walk(board: Board, goal: int) -> list[str]:
             if there not in far and board.cells[there] in "_OPS":
                 far[there] = far[here] + 1
                 queue.append(there)
-    here = far.get(board.player)
-    if here is None:
+    if board.player not in far:
         return []
-    return [d for d in DIRECTIONS if far.get(board.player + board.deltas[d], here) < here]
+    left = far[board.player]
+    return [d for d in DIRECTIONS if far.get(board.player + board.deltas[d], left) < left]
 
 
 def _play(rng: random.Random, board: Board, policy: Reader, noise: float, turns: int) -> Lesson:

@@ -30,11 +30,9 @@ def play(taskset: TaskSet, split: str, index: int = 0) -> None:
     console, environment = Console(highlight=False), taskset.make()
     try:
         with _keyboard() as keys:
-            while index is not None and index < len(tasks):
-                following = _level(console, environment, tasks[index], index, taskset.max_turns, keys)
-                if following is None:
-                    return
-                index = following
+            following: int | None = index
+            while following is not None and following < len(tasks):
+                following = _level(console, environment, tasks[following], following, taskset.max_turns, keys)
     finally:
         environment.close()
 
@@ -44,18 +42,16 @@ def _level(
 ) -> int | None:
     """Play one level; the number of the next one, or None to stop."""
     _show(console, f"{task.id}\n{_HELP}\n\n{environment.reset(task)}")
-    turns = 0
-    for key in keys:
-        if key == "q":
-            return None
-        if key in "rn":
-            return index + (key == "n")
+    for turns, key in enumerate(keys, 1):
+        if key in ("q", "r", "n"):
+            return None if key == "q" else index + (key == "n")
         step = environment.step(f"```{_KEYS[key]}```" if key in _KEYS else key)
-        turns += 1
         _show(console, f"\n{step.observation}\nturn {turns} of {limit}")
         if step.done or turns >= limit:
             score = environment.score()
-            console.print(f"{'solved' if score.success else 'over'}: reward {score.reward:g}. n: next, r: again, q: quit")
+            console.print(
+                f"{'solved' if score.success else 'over'}: reward {score.reward:g}. n: next, r: again, q: quit"
+            )
             for answer in keys:
                 if answer in ("q", "r", "n"):
                     return None if answer == "q" else index + (answer == "n")

@@ -59,9 +59,7 @@ class ChatFormat:
     def followup(self, observation: str, ended: bool) -> list[int]:
         """What stands between the assistant's last token and its next turn; ``ended``: it wrote the end itself."""
         lead = ("" if ended else self._end) + self._before
-        return (
-            self._encode(lead, special=True) + self._encode(observation) + self._encode(self._after, special=True)
-        )
+        return self._encode(lead, special=True) + self._encode(observation) + self._encode(self._after, special=True)
 
     def decode(self, ids: list[int]) -> str:
         """For people and environments; special tokens are left out."""

@@ -44,7 +44,7 @@ def load_policy(config: ModelConfig) -> Policy:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise SkillSDError(f"model.path: {config.path!r} cannot be loaded: {reason}") from None
     try:
-        model = model.to(device)
+        model.to(torch.device(device))  # type: ignore[arg-type]
     except (RuntimeError, AssertionError) as error:
         raise SkillSDError(f"model.device: {device!r} cannot be used: {str(error).splitlines()[0][:200]}") from None
     model.eval()

@@ -113,7 +113,7 @@ def _number(value: Any) -> bool:
 def _episodes(run: RunDir, metrics: Sequence[dict[str, Any]], taskset: TaskSet) -> list[dict[str, Any]]:
     """One success and one failure from the first and from the last iteration."""
     shown = []
-    for iteration in sorted({row["iteration"] for row in (metrics[:1] + metrics[-1:])}):
+    for iteration in sorted({row["iteration"] for row in (*metrics[:1], *metrics[-1:])}):
         try:
             trajectories = run.read_trajectories(iteration)
         except SkillSDError:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -188,7 +189,9 @@ class SkillBank:
         db.execute("COMMIT")
         if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
             db.close()
-            raise SkillSDError(f"{self.path}: an SQLite file, but not a skill bank of this version; choose another path")
+            raise SkillSDError(
+                f"{self.path}: an SQLite file, but not a skill bank of this version; choose another path"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -234,4 +237,4 @@ def _same(a: Skill, b: Skill) -> bool:
 def _bag(skill: Skill) -> set[tuple[str, str]]:
     """Pairs of neighbouring words: order matters in a workflow."""
     words = re.findall(r"\w+", skill.normalized())
-    return set(zip(words, words[1:], strict=False)) or {(w, "") for w in words}
+    return set(pairwise(words)) or {(w, "") for w in words}

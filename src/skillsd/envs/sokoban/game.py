@@ -25,7 +25,7 @@ class Board:
     top left corner, walls included.
     """
 
-    __slots__ = ("cells", "player", "stride", "deltas", "boxes_left", "boxes")
+    __slots__ = ("boxes", "boxes_left", "cells", "deltas", "player", "stride")
 
     def __init__(self, text: str) -> None:
         """Read a rectangular board. Raises :class:`SkillSDError` for anything that is not a closed level."""
@@ -65,7 +65,7 @@ class Board:
         glyph = cells[there]
         if glyph == WALL:
             return False
-        if glyph == BOX or glyph == BOX_ON_TARGET:
+        if glyph in _BOXES:
             behind = there + delta
             if cells[behind] == FLOOR:
                 cells[behind] = BOX

@@ -126,4 +126,3 @@ def reverse_moves(board: Board, state: State) -> list[tuple[str, State, bool]]:
         if pushed in boxes:
             result.append((direction, (before, tuple(sorted(player if b == pushed else b for b in boxes))), True))
     return result
-

@@ -74,8 +74,7 @@ class TransformersEngine:
         self.slots = [self.slots[row] for row in keep]
         self.mask = self.mask[index]
         if keep:
-            for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[index], layer.values[index]
+            self.cache.batch_select_indices(index)
         else:
             self.cache = DynamicCache()
 

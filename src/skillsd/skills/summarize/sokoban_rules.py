@@ -201,7 +201,9 @@ def _mistakes(found: Replay) -> str:
     parts = []
     if found.fatal:
         push, number, why = found.fatal
-        parts.append(f"In move {number} the box on {_at(push.box)} was pushed {push.direction} to {_at(push.to)}, {why}.")
+        parts.append(
+            f"In move {number} the box on {_at(push.box)} was pushed {push.direction} to {_at(push.to)}, {why}."
+        )
     elif not found.pushes:
         parts.append("No box was moved for good.")
     else:
@@ -234,4 +236,3 @@ def _way(start: tuple[int, int], goal: tuple[int, int]) -> str:
     if columns:
         parts.append(f"{'right' if columns > 0 else 'left'} {abs(columns)}")
     return " and ".join(parts)
-
