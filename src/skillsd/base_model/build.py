@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from skillsd.base_model.episodes import Lesson, lessons
-from skillsd.base_model.tokenizer import ASSISTANT, END, PAD, USER, train_tokenizer
+from skillsd.base_model.tokenizer import ASSISTANT, END, PAD, USER, parts, train_tokenizer
 from skillsd.envs.sokoban.game import DIRECTIONS
 from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action
 from skillsd.skills.teacher_view import skill_view
@@ -28,9 +28,10 @@ class Recipe:
     """Everything that the weights depend on. ``episodes`` at ``batch`` episodes an update."""
 
     seed: int = 0
-    episodes: int = 40_000
+    episodes: int = 32_000
     batch: int = 16
-    lr: float = 1.5e-3
+    lr: float = 2e-3
+    matrix_lr: float = 1e-2
     hidden: int = 128
     layers: int = 4
     heads: int = 4
@@ -106,6 +107,19 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[Example], directions: list[int]
     return (plain * weights).sum() / weights.sum() + soft.mean()
 
 
+def compose_embeddings(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> None:
+    """Start composite tokens (board rows, squares) from the sum of random vectors of their parts."""
+    table = model.get_input_embeddings().weight.data
+    vectors: dict[str, torch.Tensor] = {}
+    for token in range(len(tokenizer)):
+        pieces = parts(tokenizer.decode([token]))
+        for piece in pieces:
+            if piece not in vectors:
+                vectors[piece] = torch.randn(table.shape[1], generator=generator) * 0.02
+        if pieces:
+            table[token] = torch.stack([vectors[piece] for piece in pieces]).sum(0) / len(pieces) ** 0.5
+
+
 def build(
     out: Path, recipe: Recipe, excluded: frozenset[str], report: Callable[[int, int, float, float], None] | None = None
 ) -> None:
@@ -135,17 +149,25 @@ def build(
             pad_token_id=pad,
         )
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    compose_embeddings(model, tokenizer, torch.Generator().manual_seed(recipe.seed))
+    # Muon for the matrices: AdamW alone needs ten times the episodes before the model reads a board at all.
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = [
+        (torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=0.01), recipe.matrix_lr),
+        (torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01), recipe.lr),
+    ]
     steps, started, running = recipe.episodes // recipe.batch, time.time(), 0.0
     for step, batch in enumerate(_batches(encoder, recipe, excluded)):
-        lr = recipe.lr * min(1.0, (step + 1) / 50) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        scale = min(1.0, (step + 1) / 50) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
         loss = loss_of(model, batch, encoder.directions, pad)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer, lr in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * scale
+            optimizer.step()
+            optimizer.zero_grad()
         running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
         if report and (step % 10 == 9 or step + 1 == steps):
             report((step + 1) * recipe.batch, recipe.episodes, running, time.time() - started)

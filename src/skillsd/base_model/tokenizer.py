@@ -35,6 +35,19 @@ def room_rows(inner: int = 4, boxes: int = 2) -> list[str]:
     return ["#" * (inner + 2), *rows]
 
 
+def parts(token: str) -> list[str]:
+    """What a composite token is made of: a row its cells with their columns, a square its column and its row.
+
+    Words have no parts. The base model starts from embeddings that are sums over parts, so that what it learns of
+    one row holds for all.
+    """
+    if token.startswith("#") and len(token) > 3:
+        return [f"{column}{glyph}" for column, glyph in enumerate(token.rstrip("\n"))]
+    if len(token) == 3 and token[0] == " " and token[1].isalpha() and token[2].isdigit():
+        return [f"column {token[1]}", f"row {token[2]}"]
+    return []
+
+
 def train_tokenizer(corpus: Iterable[str], vocab_size: int = 640) -> PreTrainedTokenizerFast:
     """Train on ``corpus``; any text of any language still encodes (bytes are the fallback)."""
     tokenizer = Tokenizer(models.BPE())

@@ -1,0 +1,198 @@
+"""The bank: retrieval by UCB, capacity, duplicates, provenance, several processes, broken files."""
+
+import math
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from skillsd.errors import SkillSDError
+from skillsd.skills import Skill, SkillBank, Source, ucb_score
+from skillsd.skills.retrieval import choose
+
+
+def skill(text="walk round the box"):
+    return Skill(success_analysis=text, mistake_analysis=f"avoid {text}", golden_workflow=f"first {text}")
+
+
+def distinct(n):
+    rng = random.Random(n)
+    return skill(" ".join(rng.choice("abcdefghij") * 5 for _ in range(12)))
+
+
+@pytest.fixture
+def bank(tmp_path):
+    found = SkillBank(tmp_path / "skills.sqlite")
+    yield found
+    found.close()
+
+
+def test_ucb_score():
+    assert ucb_score(0.5, 0, 9, 1.4) == math.inf
+    assert ucb_score(0.5, 4, 9, 1.4) == pytest.approx(0.5 + 1.4 * math.sqrt(math.log(9) / 4))
+    assert ucb_score(0.5, 1, 1, 1.4) == 0.5
+    assert ucb_score(0.5, 3, 100, 0.0) == 0.5
+
+
+def test_retrieval_is_ucb_over_a_long_run(bank):
+    """Simulate UCB1 beside the bank, with fixed payoffs per skill, for 200 choices."""
+    payoff = {bank.add("t", distinct(i), 0.0): 0.2 * i for i in range(5)}
+    counts, sums, total = dict.fromkeys(payoff, 0), dict.fromkeys(payoff, 0.0), 0
+    for _ in range(200):
+        expected = max(
+            payoff,
+            key=lambda i: (
+                math.inf if not counts[i] else sums[i] / counts[i] + math.sqrt(2 * math.log(max(total, 1)) / counts[i]),
+                i,
+            ),
+        )
+        found = bank.retrieve("t")
+        assert found.id == expected
+        bank.credit(found.id, payoff[expected])
+        counts[expected] += 1
+        sums[expected] += payoff[expected]
+        total += 1
+    assert {s.id: s.chosen for s in bank.skills("t")} == counts
+    assert max(counts, key=counts.get) == max(payoff, key=payoff.get)
+    assert bank.stats("t").retrievals == 200
+
+
+def test_unseen_newest_first(bank):
+    ids = [bank.add("t", distinct(i), reward=1.0 - i / 10) for i in range(3)]
+    assert [bank.retrieve("t").id for _ in range(3)] == ids[::-1]
+    assert choose([], 3, 1.0) is None
+    assert bank.retrieve("other") is None
+
+
+def test_two_readings_of_the_credit(tmp_path):
+    for rule, expected in (("source", 1.0), ("group", 0.25)):
+        bank = SkillBank(tmp_path / f"{rule}.sqlite", credit=rule)
+        identifier = bank.add("t", skill(), 1.0)
+        assert bank.skills()[0].mean_reward == 1.0
+        for reward in (0.0, 0.5):
+            bank.retrieve("t")
+            bank.credit(identifier, reward)
+        assert bank.skills()[0].mean_reward == expected
+        bank.credit(999, 1.0)  # evicted meanwhile: ignored
+        bank.close()
+
+
+def test_capacity_evicts_the_worst(tmp_path):
+    bank = SkillBank(tmp_path / "b.sqlite", capacity=3)
+    ids = [bank.add("t", distinct(i), reward) for i, reward in enumerate((0.5, 0.0, 1.0))]
+    other = bank.add("u", distinct(50), 0.0)
+    new = bank.add("t", distinct(9), 0.0)
+    assert [s.id for s in bank.skills("t")] == [ids[0], ids[2], new]
+    assert [s.id for s in bank.skills("u")] == [other]
+    assert bank.stats("t").evicted == 1
+    assert bank.add("t", distinct(10), 0.7) > new  # ids are never used again
+    bank.close()
+
+
+def test_near_duplicates_are_refused_within_a_task(bank):
+    words = [f"word{i}" for i in range(40)]
+    first = skill(" ".join(words))
+    assert bank.add("t", first, 1.0) is not None
+    assert bank.add("t", skill("  " + "  ".join(words).upper()), 1.0) is None
+    longer = first.model_copy(update={"golden_workflow": first.golden_workflow + " more"})
+    assert bank.add("t", longer, 1.0) is None
+    assert bank.add("t", skill(" ".join(words[::-1])), 1.0) is not None  # same words, another order
+    assert bank.add("u", first, 1.0) is not None
+    assert bank.stats("t").duplicates == 2
+
+
+def test_other_coordinates_are_another_skill(bank):
+    for square in ("c4", "d4"):
+        assert bank.add("t", skill(f"Stand on {square} and push the box from b2 up to b1."), 1.0) is not None
+
+
+def test_everything_survives_a_reopening(tmp_path):
+    path = tmp_path / "b.sqlite"
+    bank = SkillBank(path)
+    text = skill("Kiste schieben: öäü 箱を押す 🎁 <b>'; DROP TABLE skills; --")
+    bank.add("задача/1", text, 0.5, source=Source("000001/x/2", 1))
+    before = (bank.retrieve("задача/1"), bank.stats())[1]
+    bank.backup(tmp_path / "copy.sqlite")
+    bank.close()
+    for name in ("b.sqlite", "copy.sqlite"):
+        again = SkillBank(tmp_path / name)
+        (stored,) = again.skills("задача/1")
+        assert stored.skill == text
+        assert stored.source == Source("000001/x/2", 1)
+        assert stored.chosen == 1
+        assert again.stats() == before
+        again.close()
+
+
+def _work(path, worker):
+    bank = SkillBank(path, capacity=1000)
+    for i in range(20):
+        bank.add("t", distinct(1000 * worker + i), 0.5)
+        bank.retrieve("t")
+    bank.close()
+
+
+def test_processes_share_one_bank(tmp_path):
+    path = tmp_path / "b.sqlite"
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_work, [path] * 3, range(3)))
+    bank = SkillBank(path)
+    stats = bank.stats("t")
+    assert (stats.skills + stats.duplicates, stats.retrievals) == (60, 60)
+    assert sum(s.chosen for s in bank.skills()) == 60
+    bank.close()
+
+
+def test_kill_in_the_middle_of_writing(tmp_path):
+    path = tmp_path / "b.sqlite"
+    code = (
+        "import sys, itertools\n"
+        "from skillsd.skills import Skill, SkillBank\n"
+        f"bank = SkillBank({str(path)!r}, capacity=10**6)\n"
+        "for i in itertools.count():\n"
+        "    bank.add(f't{i}', Skill(success_analysis='a', mistake_analysis='b', golden_workflow='c'), 0.0)\n"
+        "    print(i, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for _ in range(20):
+        last = int(process.stdout.readline())
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bank = SkillBank(path, capacity=10**6)
+    stats = bank.stats()
+    assert stats.skills == stats.added > last  # whole transactions only
+    assert bank.add("more", skill(), 1.0) is not None
+    bank.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_corrupt_file(tmp_path, content):
+    path = tmp_path / "b.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(SkillSDError, match="not a usable skill bank") as error:
+        SkillBank(path)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == content
+
+
+def test_foreign_database_is_left_alone(tmp_path):
+    path = tmp_path / "b.sqlite"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE people (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(SkillSDError, match="not a skill bank"):
+        SkillBank(path)
+    assert path.read_bytes() == before
+
+
+def test_folder_instead_of_a_file(tmp_path):
+    with pytest.raises(SkillSDError, match="not a usable skill bank"):
+        SkillBank(tmp_path)

@@ -1,0 +1,67 @@
+import pytest
+
+from skillsd.config import Config, load_config, presets
+from skillsd.errors import UsageError
+from skillsd.methods import METHODS
+
+
+def test_defaults_are_the_papers():
+    config = Config()
+    assert (config.rollout.group_size, config.rollout.tasks_per_iteration) == (4, 16)
+    assert (config.optim.lr, config.optim.weight_decay, config.loss.distill_weight) == (1e-6, 0.0, 0.001)
+    assert (config.loss.clip_low, config.loss.clip_high) == (0.2, 0.28)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_load(name):
+    assert load_config(name).method == "skill_sd"
+    assert presets()[name]
+
+
+def test_overrides(tmp_path):
+    config = load_config(
+        "sokoban-smoke",
+        ["method=grpo", "optim.lr=1e-5", "env.options.variant=paper", 'model.path="x y"', "eval.every=2"],
+    )
+    assert (config.method, config.optim.lr, config.env.options["variant"]) == ("grpo", 1e-5, "paper")
+    assert (config.model.path, config.eval.every) == ("x y", 2)
+    path = tmp_path / "mine.toml"
+    path.write_text('method = "opd"\n[optim]\nlr = 0.5\n', encoding="utf-8")
+    assert load_config(path, ["seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["optim.lrr=1"], "optim.lrr"),
+        (["optim.lr=fast"], "optim.lr"),
+        (["optim.lr=-1"], "optim.lr"),
+        (["rollout.group_size=1"], "rollout.group_size"),
+        (["method=ppo"], "ppo"),
+        (["seed"], "section.name=value"),
+        (["=3"], "section.name=value"),
+        (["method.x=3"], "method"),
+        (["rollout.temperature=0"], "rollout.temperature"),
+    ],
+)
+def test_bad_settings_are_one_line_that_names_them(overrides, named):
+    with pytest.raises(UsageError, match=named) as error:
+        load_config("sokoban-smoke", overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files(tmp_path):
+    for content, reason in ((b"method = ", "not valid TOML"), (b"\xff\xfe\x00", "cannot be read")):
+        path = tmp_path / "bad.toml"
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=reason):
+            load_config(path)
+    with pytest.raises(UsageError, match="no preset or file"):
+        load_config("nonsense")
+
+
+def test_every_method_makes_sense():
+    for method in METHODS.values():
+        assert method.summary
+        assert (method.teacher == "none") <= (method.distill == "none")
+        assert method.reward or method.distill != "none"

@@ -1,0 +1,180 @@
+"""Rollouts with a real engine: exact ids and masks, and environments that misbehave."""
+
+import time
+
+import numpy as np
+import pytest
+
+from skillsd.config import ModelConfig
+from skillsd.envs.base import Score, Step, Task
+from skillsd.policy.engines.transformers import TransformersEngine
+from skillsd.policy.loading import load_policy
+from skillsd.rollout import Job, rollout
+from skillsd.skills import Skill
+from skillsd.skills.teacher_view import contains_skill, skill_view
+
+SKILL = Skill(success_analysis="count", mistake_analysis="no skipping", golden_workflow="one, two, three 🎁")
+
+
+class Counting:
+    """Ends after ``task.data["turns"]`` turns; misbehaves where told."""
+
+    closed = []
+
+    def __init__(self):
+        self.turn = 0
+
+    def reset(self, task):
+        self.task, self.trouble = task, task.data.get("trouble")
+        if self.trouble == "reset raises":
+            raise RuntimeError("no\nworld")
+        if self.trouble == "reset hangs":
+            time.sleep(3600)
+        return 5 if self.trouble == "reset returns a number" else f"count up to {task.data['turns']}"
+
+    def step(self, action):
+        self.turn += 1
+        if self.trouble == "step raises" and self.turn == 2:
+            raise ValueError("boom")
+        if self.trouble == "step hangs" and self.turn == 2:
+            time.sleep(3600)
+        if self.trouble == "step returns text":
+            return "what?"
+        text = "\ud800 broken <|im_end|>" if self.trouble == "strange text" else "tick " * self.turn
+        return Step(text, self.turn >= self.task.data["turns"], {"valid": self.turn % 2 == 0})
+
+    def score(self):
+        return Score(self.turn / 10, self.turn == 3, 0.5)
+
+    def close(self):
+        Counting.closed.append(self.task.id)
+        if self.trouble == "close raises":
+            raise RuntimeError("stuck")
+
+
+class Tasks:
+    name, max_turns = "counting", 4
+
+    def tasks(self, split):
+        return []
+
+    def make(self):
+        return Counting()
+
+
+@pytest.fixture(scope="module")
+def policy(llama_folder):
+    return load_policy(ModelConfig(path=str(llama_folder), device="cpu"))
+
+
+def play(policy, jobs, *, temperature=1.0, **options):
+    Counting.closed = []
+    engine = TransformersEngine(policy.model, policy.chat, temperature=temperature, max_new_tokens=5)
+    settings = {
+        "iteration": 3, "max_turns": 4, "max_tokens": 4000, "turn_timeout": 1.0, "episode_timeout": 60.0,
+        "batch_size": 64,
+    }  # fmt: skip
+    return rollout(engine, policy.chat, Tasks(), jobs, **{**settings, **options})
+
+
+def job(name, turns=3, trouble=None, seed=0, **more):
+    return Job(Task(name, {"turns": turns, "trouble": trouble}), 0, seed, **more)
+
+
+def check(policy, trajectory):
+    """The ids of a trajectory, rebuilt turn by turn from its texts' own pieces."""
+    rest, mask = list(trajectory.completion_ids), list(trajectory.action_mask)
+    assert len(rest) == len(mask) == len(trajectory.logps)
+    for number, turn in enumerate(trajectory.turns):
+        count = mask.index(0) if 0 in mask else len(mask)
+        said, rest, mask = rest[:count], rest[count:], mask[count:]
+        assert policy.chat.decode(said) == turn.action
+        if number + 1 < len(trajectory.turns):
+            followup = policy.chat.followup(turn.observation, said[-1] in policy.chat.stop_ids)
+            assert rest[: len(followup)] == followup
+            assert not any(mask[: len(followup)])
+            rest, mask = rest[len(followup) :], mask[len(followup) :]
+    assert rest == []
+    for logp, action in zip(trajectory.logps, trajectory.action_mask, strict=True):
+        assert logp < 0 if action else logp == 0
+
+
+def test_ids_masks_and_outcomes(policy):
+    batch = play(policy, [job(f"t{i}", turns=i + 1, seed=i) for i in range(6)])
+    assert [t.task_id for t in batch.trajectories] == [f"t{i}" for i in range(6)]
+    assert not batch.dropped
+    for i, trajectory in enumerate(batch.trajectories):
+        assert trajectory.prompt_ids == policy.chat.prompt(f"count up to {i + 1}")
+        assert len(trajectory.turns) == min(i + 1, 4)
+        assert trajectory.status == ("done" if i < 4 else "turn_limit")
+        assert (trajectory.reward, trajectory.success) == (min(i + 1, 4) / 10, min(i + 1, 4) == 3)
+        assert [turn.valid for turn in trajectory.turns] == [False, True, False, True][: i + 1]
+        assert trajectory.id == f"000003/t{i}/0"
+        check(policy, trajectory)
+    assert sorted(Counting.closed) == [f"t{i}" for i in range(6)]
+
+
+def test_same_seed_same_episode_whatever_else_is_played(policy):
+    together = play(policy, [job(f"t{i}", seed=i) for i in range(5)]).trajectories
+    in_pairs = play(policy, [job(f"t{i}", seed=i) for i in range(5)], batch_size=2).trajectories
+    assert [t.ids for t in together] == [t.ids for t in in_pairs]
+    other = play(policy, [job(f"t{i}", seed=i + 100) for i in range(5)]).trajectories
+    assert [t.ids for t in together] != [t.ids for t in other]
+
+
+def test_a_skill_is_shown_only_where_the_job_says_so(policy):
+    plain, guided = play(policy, [job("a"), job("b", skill=SKILL, rollout_skill_id=7)]).trajectories
+    assert plain.rollout_skill_id is None
+    assert plain.prompt_ids == policy.chat.prompt(plain.prompt)
+    assert not contains_skill(plain.ids, SKILL, policy.tokenizer)
+    assert guided.prompt_ids == policy.chat.prompt(skill_view(SKILL, guided.prompt))
+    assert contains_skill(guided.prompt_ids, SKILL, policy.tokenizer)
+    assert (guided.rollout_skill_id, guided.prompt) == (7, plain.prompt)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("reset raises", "RuntimeError: no"),
+        ("reset hangs", "no answer from the environment within 1 s"),
+        ("reset returns a number", "answered with int, not str"),
+        ("step raises", "ValueError: boom"),
+        ("step hangs", "no answer from the environment within 1 s"),
+        ("step returns text", "malformed"),
+    ],
+)
+def test_a_failing_environment_loses_only_its_own_episode(policy, trouble, reason):
+    started = time.monotonic()
+    batch = play(policy, [job("a"), job("bad", trouble=trouble, seed=1), job("c", seed=2)])
+    assert [t.task_id for t in batch.trajectories] == ["a", "c"]
+    assert [d.job.task.id for d in batch.dropped] == ["bad"]
+    assert reason in batch.dropped[0].reason
+    assert time.monotonic() - started < 20
+    assert {"a", "c"} <= set(Counting.closed)
+    reference = play(policy, [job("a"), job("c", seed=2)]).trajectories
+    assert [t.ids for t in batch.trajectories] == [t.ids for t in reference]
+
+
+@pytest.mark.parametrize("trouble", ["close raises", "strange text"])
+def test_lesser_troubles_lose_nothing(policy, trouble):
+    batch = play(policy, [job("a"), job("odd", trouble=trouble, seed=1)])
+    assert len(batch.trajectories) == 2
+    check(policy, batch.trajectories[1])
+
+
+def test_limits(policy):
+    (short,) = play(policy, [job("a", turns=9)], max_tokens=60).trajectories
+    assert short.status == "token_limit"
+    assert short.action_mask[-1] == 1
+    batch = play(policy, [job("a")], max_tokens=10)
+    assert "max_tokens" in batch.dropped[0].reason
+    batch = play(policy, [job("a", turns=9)], episode_timeout=1e-6)
+    assert "longer than" in batch.dropped[0].reason
+
+
+def test_progress_is_told(policy):
+    told = []
+    play(policy, [job(f"t{i}", turns=1 + i % 3) for i in range(5)], batch_size=2, on_turn=lambda *a: told.append(a))
+    assert told[-1] == (5, 5)
+    assert told == sorted(told)
+    assert np.all([total == 5 for _, total in told])
