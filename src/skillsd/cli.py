@@ -45,13 +45,17 @@ def train(
 
     Example: skillsd train sokoban-demo --set method=grpo --set seed=1 --out runs/grpo-1
     """
-    from skillsd import load_config
+    from skillsd.config import load_config
     from skillsd.progress import Progress
     from skillsd.report import write_report
+    from skillsd.run_dir import RunDir
     from skillsd.trainer import train as run
 
-    config = load_config(preset, set_ or ())
     out = out or Path("runs") / Path(preset).stem
+    settings: str | Path = RunDir(out).config if resume else preset
+    if resume and not Path(settings).is_file():
+        raise UsageError(f"{out} holds no run to resume")
+    config = load_config(settings, set_ or ())
     with Progress(console, config) as progress:
         result = run(config, out, resume=resume, listen=progress)
     page = write_report(out)

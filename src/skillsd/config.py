@@ -65,7 +65,7 @@ class SkillsConfig(Section):
     capacity: int = Field(8, ge=1, description="skills kept a task")
     exploration: float = Field(2**0.5, ge=0)
     credit: Literal["source", "group"] = "group"
-    per_visit: int | None = Field(2, ge=1, description="new skills a task may gain in one iteration; none: all")
+    per_visit: int = Field(2, ge=0, description="new skills a task may gain in one iteration; 0: all")
     wait: bool = Field(True, description="await the summariser at the iteration boundary (reproducible)")
     workers: int = Field(2, ge=1)
 

@@ -234,7 +234,7 @@ class Trainer:
     def select(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """At most ``skills.per_visit`` a task: the best reward first, then the shortest (PAPER, gap "backlog")."""
         limit = self.config.skills.per_visit
-        if limit is None:
+        if limit == 0:
             return list(trajectories)
         groups: dict[str, list[Trajectory]] = {}
         for trajectory in trajectories:
@@ -387,7 +387,9 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
     """
     run = RunDir(out)
     if resume:
-        config = run.load_config().model_copy(update={"trainer": config.trainer})
+        before = run.load_config()
+        if config.model_copy(update={"trainer": before.trainer}) != before:
+            raise UsageError(f"{out} was started with other settings; on --resume only trainer.* may change")
     else:
         run.create(config)
     with run.lock():

@@ -18,6 +18,8 @@ from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills.skill import Skill
 
 _MAX_TURNS = {"paper": 40, "one_box": 20}
+#: Levels with a shorter solution are left out of a variant's splits (a novice solves them by chance).
+_MIN_OPTIMAL = {"paper": 1, "one_box": 5}
 _COLOURS = {"#": "#6b7280", "X": "#d97706", "T": "#16a34a", "P": "#2563eb", "S": "#2563eb"}
 
 
@@ -77,7 +79,10 @@ class SokobanTasks:
             raise UsageError(f"sokoban: unknown variant {variant!r}; choose one of {', '.join(_MAX_TURNS)}")
         self.max_turns = max_turns or (40 if levels else _MAX_TURNS[variant])
         if levels is None:
-            self._splits = _fixed(variant)
+            self._splits = {
+                split: [task for task in tasks if task.data["optimal"] >= _MIN_OPTIMAL[variant]]
+                for split, tasks in _fixed(variant).items()
+            }
         else:
             train = _boxoban(levels)
             self._splits = {"train": train, "test": train if test_levels is None else _boxoban(test_levels)}

@@ -1,0 +1,67 @@
+"""Sokoban steps with rendering per second on one core: ``python benchmarks/sokoban_steps.py [--json]``.
+
+Measured beside it, in the same run: the cost of rendering alone, the floor that no step with text output can beat.
+"""
+
+import argparse
+import json
+import random
+import time
+
+from skillsd.envs import make_taskset
+from skillsd.envs.sokoban.game import DIRECTIONS, Board
+
+
+def rate(function, seconds=1.0):
+    """Calls per second, best of five windows."""
+    best = 0.0
+    for _ in range(5):
+        count, started = 0, time.perf_counter()
+        while (passed := time.perf_counter() - started) < seconds / 5:
+            for _ in range(200):
+                function()
+            count += 200
+        best = max(best, count / passed)
+    return best
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    tasks, rng = make_taskset("sokoban").tasks("train"), random.Random(0)
+    boards = [Board(task.data["level"]) for task in tasks]
+    moves = [rng.choice(DIRECTIONS) for _ in range(997)]
+    state = {"i": 0}
+
+    def board_step():
+        i = state["i"] = state["i"] + 1
+        board = boards[i % len(boards)]
+        board.move(moves[i % 997])
+        return str(board)
+
+    world = make_taskset("sokoban").make()
+    world.reset(tasks[0])
+    texts = [f"```{move}```" for move in moves]
+
+    def environment_step():
+        i = state["i"] = state["i"] + 1
+        return world.step(texts[i % 997]).observation
+
+    found = {
+        "environment_steps_per_second": rate(environment_step),
+        "board_steps_per_second": rate(board_step),
+        "renderings_per_second": rate(lambda: str(boards[0])),
+    }
+    found["environment_step_over_rendering"] = (
+        found["renderings_per_second"] / found["environment_steps_per_second"]
+    )
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:34s} {value:12,.1f}")
+
+
+if __name__ == "__main__":
+    main()

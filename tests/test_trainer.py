@@ -1,0 +1,362 @@
+"""Real runs of the trainer on the embedded model: what the student sees, every method, resume, trouble."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from skillsd import SkillSDError, UsageError, evaluate, load_config, train
+from skillsd.alarm import CollapseAlarm
+from skillsd.checkpoint import latest
+from skillsd.methods import METHODS
+from skillsd.run_dir import RunDir
+from skillsd.skills import SkillBank
+from skillsd.skills.teacher_view import skill_view
+from skillsd.trainer import Trainer
+
+TINY = [
+    "env.train_tasks=3", "rollout.tasks_per_iteration=3", "rollout.group_size=3", "rollout.max_turns=6",
+    "eval.tasks=8", "eval.panel_every=0", "trainer.iterations=3",
+]  # fmt: skip
+
+
+def config(*overrides):
+    return load_config("sokoban-smoke", [*TINY, *overrides])
+
+
+def numbers(run):
+    """Metrics without what a clock or the memory decides."""
+    return [
+        {k: v for k, v in row.items() if "second" not in k and "memory" not in k} for row in RunDir(run).read_metrics()
+    ]
+
+
+def weights(run):
+    return load_file(latest(RunDir(run)) / "model.safetensors")
+
+
+def bank_rows(path):
+    bank = SkillBank(path)
+    try:
+        return bank.skills(), bank.stats()
+    finally:
+        bank.close()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = train(config("trainer.iterations=5"), out)
+    assert result.iterations == 5
+    assert result.after is not None
+    return out
+
+
+def test_the_student_never_sees_a_skill_and_the_teacher_does(tmp_path):
+    """On a real run: student prompts are the plain prompt id for id; teacher rows are skill view + the same ids."""
+    seen = []
+
+    class Watching(Trainer):
+        def check_teacher_sees_skills(self, rows, hints):
+            seen.append((self.iteration, list(rows), dict(hints)))
+            return super().check_teacher_sees_skills(rows, hints)
+
+    run = RunDir(tmp_path / "run")
+    settings = config()
+    run.create(settings)
+    trainer = Watching(settings, run, lambda kind, data: None)
+    trainer.open(None)
+    trainer.loop()
+    tokenizer, chat = trainer.policy.tokenizer, trainer.chat
+    stored = trainer.bank.skills()
+    taught = 0
+    for _, rows, hints in seen:
+        for row in rows:
+            trajectory = row.trajectory
+            task = trainer.by_id[trajectory.task_id]
+            plain = chat.prompt(trainer.taskset.make().reset(task))
+            assert trajectory.prompt_ids == row.student_prompt_ids == plain
+            assert trajectory.rollout_skill_id is None
+            text = tokenizer.decode(trajectory.ids)
+            assert "Advice from earlier attempts" not in text
+            for skill in stored:
+                assert skill.skill.golden_workflow not in text
+            hint = hints.get(trajectory.task_id)
+            if hint is None:
+                assert row.teacher_prompt_ids is None
+                continue
+            taught += 1
+            view = chat.prompt(skill_view(hint.skill, trajectory.prompt))
+            teacher = row.teacher()
+            assert teacher.prompt_ids + teacher.completion_ids == view + trajectory.completion_ids
+            assert hint.skill.golden_workflow in tokenizer.decode(view)
+            assert trajectory.teacher_skill_id == hint.id
+    assert taught == 2 * 9  # all tasks were met before, from the second iteration on
+    assert [row["teacher_rows_with_skill"] for row in numbers(run.path)] == [0.0, 1.0, 1.0]
+    for iteration in (1, 2, 3):
+        assert run.read_trajectories(iteration) == [row.trajectory for row in seen[iteration - 1][1]]
+    trainer.queue.close()
+    trainer.bank.close()
+
+
+def test_a_teacher_without_its_skill_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("skillsd.trainer.skill_view", lambda skill, prompt: prompt)
+    with pytest.raises(SkillSDError, match="no teacher prompt holds one"):
+        train(config(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_and_learns_from_what_it_should(tmp_path, method):
+    before = load_file(_embedded() / "model.safetensors")
+    result = train(config(f"method={method}", "trainer.iterations=2"), tmp_path / "run")
+    assert result.iterations == 2
+    rows, spec = numbers(tmp_path / "run"), METHODS[method]
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
+    distilled = spec.distill == "loss"
+    assert (rows[1]["loss_distill"] != 0.0) == distilled
+    assert (rows[1]["l_rms"] != 0.0) == (spec.distill != "none")
+    if spec.privileged == "none":
+        assert rows[1]["bank_size"] == 0
+    trajectories = RunDir(tmp_path / "run").read_trajectories(2)
+    guided = spec.rollouts == "teacher" or spec.skill_in_student_prompt
+    assert all((t.rollout_skill_id is not None) == guided for t in trajectories)
+    if spec.distill != "none" or any(row["flat_groups"] < 1 for row in rows):
+        assert any(not torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
+
+
+def _embedded():
+    from skillsd.base_model import path
+
+    return path()
+
+
+def test_off_policy_rows_are_weighted_against_their_sampler(tmp_path):
+    """Teacher-owned rollouts: mu is what the teacher recorded, GRPO's ratio is centred on the old student."""
+    caught = []
+
+    class Watching(Trainer):
+        def step(self):
+            score = self.learner.score
+
+            def spy(rows, teacher):
+                scores = score(rows, teacher)
+                caught.append((rows, scores))
+                return scores
+
+            self.learner.score = spy
+            try:
+                return super().step()
+            finally:
+                self.learner.score = score
+
+    run = RunDir(tmp_path / "run")
+    settings = config("method=teacher_dynamic", "trainer.iterations=2")
+    run.create(settings)
+    trainer = Watching(settings, run, lambda kind, data: None)
+    trainer.open(None)
+    trainer.loop()
+    rows, scores = caught[1]
+    assert any(row.student_prompt_ids != row.trajectory.prompt_ids for row in rows)
+    chosen = scores.teacher_mask.bool()
+    # A synchronised teacher re-scores its own samples exactly; the student's scores differ.
+    torch.testing.assert_close(scores.sampler[chosen], scores.teacher[chosen], atol=1e-4, rtol=1e-4)
+    assert (scores.old - scores.sampler)[chosen].abs().max() > 1e-2
+    trainer.queue.close()
+    trainer.bank.close()
+
+
+def test_micro_batches_change_nothing(tmp_path):
+    for name, budget in (("one", 10**6), ("many", 700)):
+        train(config(f"optim.max_tokens_per_device={budget}", "trainer.iterations=2"), tmp_path / name)
+    one, many = numbers(tmp_path / "one")[0], numbers(tmp_path / "many")[0]
+    for key in ("loss_policy", "loss_distill", "grad_norm", "reward"):
+        assert one[key] == pytest.approx(many[key], rel=1e-3, abs=1e-5)
+
+
+def test_a_repeated_run_is_the_same_run(whole_run, tmp_path):
+    train(config("trainer.iterations=5"), tmp_path / "again")
+    assert numbers(whole_run) == numbers(tmp_path / "again")
+    assert bank_rows(whole_run / "skills.sqlite") == bank_rows(tmp_path / "again" / "skills.sqlite")
+
+
+KILL = """
+import os, signal, sys
+from skillsd import load_config, train
+import skillsd.checkpoint, skillsd.run_dir, skillsd.trainer
+def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
+point, out, overrides = sys.argv[1], sys.argv[2], sys.argv[3:]
+calls = {"n": 0}
+def at(n, original):
+    def wrapped(*a, **k):
+        calls["n"] += 1
+        if calls["n"] == n: die()
+        return original(*a, **k)
+    return wrapped
+if point == "update":        # before the third update
+    skillsd.trainer.Learner.update = at(3, skillsd.trainer.Learner.update)
+elif point == "checkpoint":  # while the second checkpoint's folder is being filled
+    skillsd.checkpoint.save_file = at(2, skillsd.checkpoint.save_file)
+elif point == "metrics":     # the checkpoint is there, its line of metrics is not
+    skillsd.run_dir.RunDir.append_metrics = at(3, skillsd.run_dir.RunDir.append_metrics)
+elif point == "bank":        # in the middle of putting skills away
+    skillsd.trainer.SkillBank.add = at(8, skillsd.trainer.SkillBank.add)
+elif point == "early":       # before the first checkpoint
+    skillsd.trainer.Learner.update = at(1, skillsd.trainer.Learner.update)
+train(load_config("sokoban-smoke", overrides), out)
+"""
+
+
+@pytest.mark.parametrize("point", ["update", "checkpoint", "metrics", "bank", "early"])
+def test_kill_and_resume_is_bit_for_bit_the_same(whole_run, tmp_path, point):
+    overrides = [*TINY, "trainer.iterations=5"]
+    out = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", KILL, point, str(out), *overrides], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    result = train(load_config("sokoban-smoke", overrides), out, resume=True)
+    assert result.iterations == 5
+    assert numbers(out) == numbers(whole_run)
+    mine, theirs = weights(out), weights(whole_run)
+    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
+    assert bank_rows(out / "skills.sqlite") == bank_rows(whole_run / "skills.sqlite")
+    for iteration in range(1, 6):
+        assert RunDir(out).read_trajectories(iteration) == RunDir(whole_run).read_trajectories(iteration)
+
+
+def test_resume_of_frozen_and_ema_teachers(tmp_path):
+    for method in ("skill_sd_frozen", "skill_sd_ema"):
+        settings = [f"method={method}", "trainer.iterations=4"]
+        train(config(*settings), tmp_path / f"{method}-whole")
+        train(config(*settings, "trainer.iterations=2"), tmp_path / method)
+        train(config(*settings), tmp_path / method, resume=True)
+        assert numbers(tmp_path / method) == numbers(tmp_path / f"{method}-whole")
+
+
+def test_ctrl_c_ends_cleanly_and_can_go_on(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "skillsd", "train", "sokoban-smoke", "--out", str(out)]
+    for override in [*TINY, "trainer.iterations=100000"]:
+        command += ["--set", override]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    done = len(numbers(out))
+    assert json.loads((latest(RunDir(out)) / "state.json").read_text())["iteration"] == done >= 1
+    assert train(config(f"trainer.iterations={done + 1}"), out, resume=True).iterations == done + 1
+
+
+def test_checkpoints_load_with_transformers(whole_run):
+    path = latest(RunDir(whole_run))
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert AutoTokenizer.from_pretrained(path).chat_template
+    for name, value in load_file(path / "model.safetensors").items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert len(list(RunDir(whole_run).checkpoints.glob("step-*"))) == 2
+
+
+def test_evaluation_of_runs_checkpoints_and_models(whole_run):
+    by_run = evaluate(whole_run, limit=8)
+    assert by_run.per_task == evaluate(latest(RunDir(whole_run)), env="sokoban", env_options={"variant": "one_box"},
+                                       limit=8).per_task  # fmt: skip
+    saved = json.loads((whole_run / "results" / "after.json").read_text())
+    assert saved["per_task"] == by_run.per_task
+    several = evaluate("embedded", limit=4, samples=4)
+    assert set(several.pass_at_k) == {1, 2, 4}
+    assert several.pass_at_k[1] == pytest.approx(several.accuracy)
+
+
+def test_wrong_runs_and_checkpoints(whole_run, tmp_path):
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(config(), whole_run)
+    with pytest.raises(UsageError, match="holds no run"):
+        train(config(), tmp_path / "nothing", resume=True)
+    with pytest.raises(SkillSDError, match="no folder"):
+        evaluate(tmp_path / "nothing")
+    for name in ("optimizer.safetensors", "model.safetensors", "state.json", "skills.sqlite"):
+        out = tmp_path / name
+        shutil.copytree(whole_run, out)
+        (latest(RunDir(out)) / name).write_bytes(b"garbage")
+        with pytest.raises(SkillSDError) as error:
+            train(config("trainer.iterations=6"), out, resume=True)
+        assert "\n" not in str(error.value)
+
+
+def test_a_nan_stops_the_run_and_loses_nothing(tmp_path, monkeypatch):
+    from skillsd import learner
+
+    out, original, calls = tmp_path / "run", learner.grpo_loss, []
+
+    def poisoned(*arguments, **named):
+        calls.append(1)
+        return original(*arguments, **named) * (float("nan") if len(calls) == 3 else 1.0)
+
+    monkeypatch.setattr(learner, "grpo_loss", poisoned)
+    settings = config("optim.max_tokens_per_device=1000000", "trainer.iterations=5")
+    with pytest.raises(SkillSDError, match=r"iteration \d: loss nan"):
+        train(settings, out)
+    assert all(torch.isfinite(value).all() for value in weights(out).values())
+    monkeypatch.setattr(learner, "grpo_loss", original)
+    assert train(settings, out, resume=True).iterations == 5
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    from skillsd import checkpoint
+
+    out, original, calls = tmp_path / "run", checkpoint.save_file, []
+
+    def full(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(SkillSDError, match="previous one is intact"):
+        train(config(), out)
+    assert latest(RunDir(out)).name == "step-000001"
+    assert train(config(), out, resume=True).iterations == 3
+
+
+def test_two_processes_cannot_train_in_one_folder(whole_run):
+    with RunDir(whole_run).lock(), pytest.raises(UsageError, match="another process"):
+        train(config(), whole_run, resume=True)
+
+
+def test_an_environment_that_fails_for_every_episode(tmp_path):
+    levels = tmp_path / "levels.txt"
+    levels.write_text("#####\n#@$.#\n#####\n", encoding="utf-8")
+    settings = config("env.options.variant=one_box", f"env.options.levels={levels}", "env.turn_timeout=1e-9")
+    with pytest.raises(SkillSDError, match="every episode was dropped"):
+        train(settings, tmp_path / "run")
+
+
+def test_alarm():
+    alarm = CollapseAlarm()
+    assert all(alarm.update(0.6, 1.0) is None for _ in range(5))
+    assert alarm.at_best
+    told = [alarm.update(0.0, 0.9) for _ in range(5)]
+    assert told[0] is None
+    assert "accuracy fell" in told[-1]
+    again = CollapseAlarm(**json.loads(json.dumps(alarm.state())))
+    assert again.update(0.0, 0.9) == alarm.update(0.0, 0.9)
+    assert not alarm.at_best
+
+
+def test_the_process_environment_is_not_needed(tmp_path):
+    """A run from another folder, with relative paths and no home folder."""
+    env = {k: v for k, v in os.environ.items() if k in ("PATH", "OMP_NUM_THREADS")}
+    command = [sys.executable, "-m", "skillsd", "presets", "--json"]
+    out = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert "skill_sd" in json.loads(out.stdout)["methods"]
