@@ -53,9 +53,7 @@ def main():
         "board_steps_per_second": rate(board_step),
         "renderings_per_second": rate(lambda: str(boards[0])),
     }
-    found["environment_step_over_rendering"] = (
-        found["renderings_per_second"] / found["environment_steps_per_second"]
-    )
+    found["environment_step_over_rendering"] = found["renderings_per_second"] / found["environment_steps_per_second"]
     if arguments.json:
         print(json.dumps(found))
     else:

@@ -44,8 +44,8 @@ def test_ucb_score():
 def test_retrieval_is_ucb_over_a_long_run(bank):
     """Simulate UCB1 beside the bank, with fixed payoffs per skill, for 200 choices."""
     payoff = {bank.add("t", distinct(i), 0.0): 0.2 * i for i in range(5)}
-    counts, sums, total = dict.fromkeys(payoff, 0), dict.fromkeys(payoff, 0.0), 0
-    for _ in range(200):
+    counts, sums = dict.fromkeys(payoff, 0), dict.fromkeys(payoff, 0.0)
+    for total in range(200):
         expected = max(
             payoff,
             key=lambda i: (
@@ -58,7 +58,6 @@ def test_retrieval_is_ucb_over_a_long_run(bank):
         bank.credit(found.id, payoff[expected])
         counts[expected] += 1
         sums[expected] += payoff[expected]
-        total += 1
     assert {s.id: s.chosen for s in bank.skills("t")} == counts
     assert max(counts, key=counts.get) == max(payoff, key=payoff.get)
     assert bank.stats("t").retrievals == 200

@@ -17,7 +17,9 @@ def run(*arguments, **options):
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "run"
-    result = run("train", "sokoban-smoke", "--out", out, "--json", "--set", "eval.tasks=8", "--set", "eval.panel_every=0")
+    result = run(
+        "train", "sokoban-smoke", "--out", out, "--json", "--set", "eval.tasks=8", "--set", "eval.panel_every=0"
+    )
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -80,8 +82,7 @@ def test_bad_usage_is_told_in_a_line(tmp_path, arguments, code, said):
     assert "Traceback" not in result.stderr
 
 
-def test_damaged_run(smoke, tmp_path):
-    out, _ = smoke
+def test_damaged_run(tmp_path):
     (tmp_path / "skills.sqlite").write_bytes(b"junk" * 1000)
     result = run("skills", "list", tmp_path)
     assert result.returncode == 1

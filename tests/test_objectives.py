@@ -241,5 +241,5 @@ def test_opd_advantages_are_minus_the_log_ratio():
 
 
 def test_unknown_estimator_is_named():
-    with pytest.raises(ValueError, match="k9.*iw_k3"):
+    with pytest.raises(ValueError, match=r"k9.*iw_k3"):
         distillation_loss(*(torch.zeros(1, 1),) * 4, "k9")

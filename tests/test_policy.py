@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import CHATML, chat_tokenizer, save_model
 
+from conftest import CHATML, chat_tokenizer, save_model
 from skillsd.config import ModelConfig
 from skillsd.errors import SkillSDError
 from skillsd.policy.chat import ChatFormat

@@ -1,6 +1,7 @@
 """Rollouts with a real engine: exact ids and masks, and environments that misbehave."""
 
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ SKILL = Skill(success_analysis="count", mistake_analysis="no skipping", golden_w
 class Counting:
     """Ends after ``task.data["turns"]`` turns; misbehaves where told."""
 
-    closed = []
+    closed: ClassVar[list[str]] = []
 
     def __init__(self):
         self.turn = 0

@@ -139,7 +139,9 @@ def _walk(board, goal):
 
 def test_failure_names_the_fatal_push_and_why():
     skill = tell(replay(LEVEL, ["right", "right", "down", "left", None, "left"]))
-    assert "In move 4 the box on c3 was pushed left to b3, against a wall with no free target." in skill.mistake_analysis
+    assert (
+        "In move 4 the box on c3 was pushed left to b3, against a wall with no free target." in skill.mistake_analysis
+    )
     assert "1 message held no valid move" in skill.mistake_analysis
     assert "Never push the box from c3 left to b3." in skill.golden_workflow
     assert "down 1 and right 2" in skill.golden_workflow

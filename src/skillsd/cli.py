@@ -45,12 +45,15 @@ def train(
 
     Example: skillsd train sokoban-demo --set method=grpo --set seed=1 --out runs/grpo-1
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from skillsd.config import load_config
     from skillsd.progress import Progress
     from skillsd.report import write_report
     from skillsd.run_dir import RunDir
     from skillsd.trainer import train as run
 
+    disable_progress_bar()  # ours is the one to look at
     out = out or Path("runs") / Path(preset).stem
     settings: str | Path = RunDir(out).config if resume else preset
     if resume and not Path(settings).is_file():
@@ -86,8 +89,11 @@ def evaluate(
 
     Example: skillsd evaluate runs/sokoban-demo --split test --json
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from skillsd.evaluate import evaluate as run
 
+    disable_progress_bar()
     options = dict(_pair(text) for text in env_option or ()) or None
     with console.status("evaluating") as status:
         result = run(
@@ -167,8 +173,11 @@ def doctor(
 
     Example: skillsd doctor ./my-model
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from skillsd.doctor import examine
 
+    disable_progress_bar()
     findings = examine(model)
     if as_json:
         print(json.dumps(findings))

@@ -387,8 +387,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
     """
     run = RunDir(out)
     if resume:
-        before = run.load_config()
-        if config.model_copy(update={"trainer": before.trainer}) != before:
+        started = run.load_config()
+        if config.model_copy(update={"trainer": started.trainer}) != started:
             raise UsageError(f"{out} was started with other settings; on --resume only trainer.* may change")
     else:
         run.create(config)

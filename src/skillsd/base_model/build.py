@@ -109,10 +109,10 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[Example], directions: list[int]
 
 def compose_embeddings(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> None:
     """Start composite tokens (board rows, squares) from the sum of random vectors of their parts."""
-    table = model.get_input_embeddings().weight.data
+    table: torch.Tensor = model.model.embed_tokens.weight.data
     vectors: dict[str, torch.Tensor] = {}
     for token in range(len(tokenizer)):
-        pieces = parts(tokenizer.decode([token]))
+        pieces = parts(str(tokenizer.decode([token])))
         for piece in pieces:
             if piece not in vectors:
                 vectors[piece] = torch.randn(table.shape[1], generator=generator) * 0.02

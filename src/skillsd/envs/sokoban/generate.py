@@ -37,7 +37,9 @@ def generate(seed: int, *, height: int = 6, width: int = 6, boxes: int = 2, dept
         if path is None or not 1 <= len(path) <= depth:  # cannot happen; certified all the same
             raise SkillSDError(f"generator error for seed {seed}: level is not solvable within depth {depth}")
         return Level(text, depth, len(path))
-    raise SkillSDError(f"no {height}x{width} level with {boxes} boxes at depth {depth} found in 1000 tries: enlarge the room")
+    raise SkillSDError(
+        f"no {height}x{width} level with {boxes} boxes at depth {depth} found in 1000 tries: enlarge the room"
+    )
 
 
 def _attempt(rng: random.Random, height: int, width: int, boxes: int, depth: int) -> str | None:
