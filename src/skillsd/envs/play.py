@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from skillsd.errors import UsageError
 
 _KEYS = {"w": "up", "s": "down", "a": "left", "d": "right",
          "\x1b[A": "up", "\x1b[B": "down", "\x1b[D": "left", "\x1b[C": "right"}  # fmt: skip
+_KEY = re.compile(r"\x1b\[[A-Z]|.", re.DOTALL)
 _STYLES = {"#": "grey50", "_": "grey30", "O": "red", "X": "yellow", "T": "green", "P": "bold cyan", "S": "bold cyan"}
-_HELP = "move: arrows or w a s d (or type a whole answer)   r restart   n next   q quit"
+_HELP = "move: arrows or w a s d (or type a whole answer)   u undo   r restart   n next   q quit"
 
 
 def play(taskset: TaskSet, split: str, index: int = 0) -> None:
@@ -42,20 +45,27 @@ def _level(
 ) -> int | None:
     """Play one level; the number of the next one, or None to stop."""
     _show(console, f"{task.id}\n{_HELP}\n\n{environment.reset(task)}")
-    for turns, key in enumerate(keys, 1):
+    actions: list[str] = []
+    over = False
+    for key in keys:
         if key in ("q", "r", "n"):
             return None if key == "q" else index + (key == "n")
-        step = environment.step(f"```{_KEYS[key]}```" if key in _KEYS else key)
-        _show(console, f"\n{step.observation}\nturn {turns} of {limit}")
-        if step.done or turns >= limit:
+        if key == "u":  # play all but the last action again: works for whatever resets to the same start
+            actions = actions[:-1]
+            observation, over = environment.reset(task), False
+            for action in actions:
+                observation = environment.step(action).observation
+        elif over:
+            continue
+        else:
+            actions.append(f"```{_KEYS[key]}```" if key in _KEYS else key)
+            step = environment.step(actions[-1])
+            observation, over = step.observation, step.done or len(actions) >= limit
+        _show(console, f"\n{observation}\nturn {len(actions)} of {limit}")
+        if over:
             score = environment.score()
-            console.print(
-                f"{'solved' if score.success else 'over'}: reward {score.reward:g}. n: next, r: again, q: quit"
-            )
-            for answer in keys:
-                if answer in ("q", "r", "n"):
-                    return None if answer == "q" else index + (answer == "n")
-            return None
+            outcome = "solved" if score.success else "over"
+            console.print(f"{outcome}: reward {score.reward:g}. n: next, r: again, u: undo, q: quit")
     return None
 
 
@@ -81,14 +91,15 @@ def _keyboard() -> Iterator[Iterator[str]]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        yield _single_keys()
+        yield _single_keys(descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _single_keys() -> Iterator[str]:
-    while key := sys.stdin.read(1):
-        if key == "\x1b":
-            key += sys.stdin.read(2)
-        if key in _KEYS or key in "rnq":
-            yield key
+def _single_keys(descriptor: int) -> Iterator[str]:
+    while typed := os.read(descriptor, 1024):
+        for key in _KEY.findall(typed.decode(errors="ignore").replace("\x1bO", "\x1b[")):
+            if key == "\x04":  # ctrl-D
+                return
+            if key in _KEYS or key in "urnq":
+                yield key

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from skillsd.envs.base import TaskSet
@@ -25,13 +28,24 @@ def names() -> list[str]:
 def make_taskset(name: str, **options: Any) -> TaskSet:
     """The task set ``name``, or a user's own as ``module:attribute``.
 
-    Raises :class:`UsageError` for an unknown name, a module that cannot be imported, or a wrong option.
+    A module is looked for in the current folder too. Raises :class:`UsageError` for an unknown name, a module that
+    cannot be imported, a wrong option, or an object that is no task set.
     """
     factory = _FACTORIES.get(name) or _find(name)
     try:
-        return factory(**options)
+        taskset = factory(**options)
     except TypeError as error:
-        raise UsageError(f"env {name!r}: {error}") from None
+        raise UsageError(f"env {name!r}: {error}; options: {_options(factory)}") from None
+    if not isinstance(taskset, TaskSet):
+        raise UsageError(f"env {name!r} made no task set: it needs name, max_turns, tasks and make")
+    return taskset
+
+
+def _options(factory: Callable[..., TaskSet]) -> str:
+    try:
+        return ", ".join(inspect.signature(factory).parameters) or "none"
+    except ValueError:  # built-ins tell nothing
+        return "unknown"
 
 
 def _find(name: str) -> Callable[..., TaskSet]:
@@ -42,8 +56,13 @@ def _find(name: str) -> Callable[..., TaskSet]:
     module, separator, attribute = name.partition(":")
     if not separator:
         raise UsageError(f"no task set {name!r}; known: {', '.join(names())}, or module:attribute of your own")
+    here = str(Path.cwd())
+    if here not in sys.path:  # an installed command does not look there; last, so that nothing is shadowed
+        sys.path.append(here)
     try:
         found: Callable[..., TaskSet] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise UsageError(f"env {name!r} cannot be imported: {error}") from None
+    if not callable(found):
+        raise UsageError(f"env {name!r} is not callable; name a class or a function that makes a task set")
     return found

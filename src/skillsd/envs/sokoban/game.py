@@ -114,27 +114,19 @@ def canonical_hash(text: str) -> str:
 def read_boxoban(text: str) -> list[str]:
     """Levels of a Boxoban file (``# @ $ .`` with ``;`` title lines), in this project's glyphs.
 
-    Short rows are padded with wall, as are unreachable blanks outside. Raises :class:`SkillSDError` naming
-    the level that is malformed.
+    Blanks that the player could not reach even with all boxes gone become wall, so rows may be of any length.
+    Raises :class:`SkillSDError` naming the level that is malformed.
     """
     blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
+    for line in text.removeprefix("\ufeff").splitlines():
         if not line.strip() or line.startswith(";"):
             blocks.append([])
         else:
-            blocks[-1].append(line.rstrip("\r"))
+            blocks[-1].append(line.rstrip())
     levels = []
     for number, block in enumerate((b for b in blocks if b), 1):
-        width = max(map(len, block))
-        rows = []
-        for line in block:
-            if set(line) - set("# @$.*+-"):
-                raise SkillSDError(f"Boxoban level {number}: unknown glyph {min(set(line) - set('# @$.*+-'))!r}")
-            body = line.rstrip()
-            lead = len(body) - len(body.lstrip())
-            rows.append((WALL * lead + body.lstrip().translate(_BOXOBAN)).ljust(width, WALL))
-        level = "\n".join(rows)
         try:
+            level = _close(block)
             Board(level)
         except SkillSDError as error:
             raise SkillSDError(f"Boxoban level {number}: {error}") from None
@@ -142,3 +134,25 @@ def read_boxoban(text: str) -> list[str]:
     if not levels:
         raise SkillSDError("Boxoban file: no level found")
     return levels
+
+
+def _close(rows: list[str]) -> str:
+    """One Boxoban level as a rectangle in our glyphs, with wall for every blank outside the room."""
+    unknown = set("".join(rows)) - set("# @$.*+-")
+    if unknown:
+        raise SkillSDError(f"unknown glyph {min(unknown)!r}")
+    # A rim of blanks: whoever gets there has left the room.
+    width = max(map(len, rows)) + 2
+    cells = list("".join(row.center(len(row) + 2).ljust(width) for row in ["", *rows, ""]))
+    inside = {i for i, c in enumerate(cells) if c in "@+"}
+    queue = list(inside)
+    while queue:
+        here = queue.pop()
+        if not (width <= here < len(cells) - width and 0 < here % width < width - 1):
+            raise SkillSDError("malformed level: the room is not closed by walls")
+        for there in (here - width, here + width, here - 1, here + 1):
+            if there not in inside and cells[there] != "#":
+                inside.add(there)
+                queue.append(there)
+    closed = "".join("#" if c in " -" and i not in inside else c for i, c in enumerate(cells)).translate(_BOXOBAN)
+    return "\n".join(closed[i + 1 : i + width - 1] for i in range(width, len(closed) - width, width))

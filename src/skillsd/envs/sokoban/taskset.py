@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -62,8 +64,9 @@ class SokobanTasks:
 
     ``variant`` "paper": 96 training and 64 test levels of 6x6 with 2 boxes, 40 turns, and ``extra``, 512 more unseen
     ones; "one_box": 6x6 with 1 box, 20 turns, ``train`` / ``test`` / ``validation``. ``levels`` (and
-    ``test_levels``) name Boxoban text files to use instead. Raises :class:`UsageError` for an unknown variant and
-    :class:`SkillSDError` for a malformed file.
+    ``test_levels``) name Boxoban text files to use instead, as ``train`` and ``test`` (without ``test_levels`` both
+    are the same), with 40 turns. Raises :class:`UsageError` for a wrong option and :class:`SkillSDError` for a
+    malformed file.
     """
 
     name = "sokoban"
@@ -77,7 +80,11 @@ class SokobanTasks:
     ) -> None:
         if variant not in _MAX_TURNS:
             raise UsageError(f"sokoban: unknown variant {variant!r}; choose one of {', '.join(_MAX_TURNS)}")
-        self.max_turns = max_turns or (40 if levels else _MAX_TURNS[variant])
+        if max_turns is not None and not (isinstance(max_turns, int) and max_turns >= 1):
+            raise UsageError(f"sokoban: max_turns must be a whole number from 1 on, not {max_turns!r}")
+        if test_levels is not None and levels is None:
+            raise UsageError("sokoban: test_levels needs levels, the file to train on")
+        self.max_turns = max_turns or _MAX_TURNS["paper" if levels is not None else variant]
         if levels is None:
             self._splits = {
                 split: [task for task in tasks if task.data["optimal"] >= _MIN_OPTIMAL[variant]]
@@ -107,10 +114,9 @@ class SokobanTasks:
 
     def render_html(self, observation: str) -> str:
         """The last board in ``observation`` as an SVG; text without a board comes back escaped."""
-        rows = [line for line in observation.splitlines() if len(line) > 2 and not set(line) - GLYPHS]
+        rows = _last_board(observation)
         if not rows:
             return f"<pre>{html.escape(observation)}</pre>"
-        width = max(map(len, rows))
         cells = []
         for r, row in enumerate(rows):
             for c, glyph in enumerate(row):
@@ -121,15 +127,29 @@ class SokobanTasks:
                         f'<rect x="{c * 10 + inset}" y="{r * 10 + inset}" width="{size}" height="{size}" '
                         f'rx="{inset}" fill="{_COLOURS[glyph]}"/>'
                     )
-                if glyph in "OTS":
-                    cells.append(f'<circle cx="{c * 10 + 5}" cy="{r * 10 + 5}" r="2" fill="#dc2626"/>')
                 if glyph in "PS":
                     cells.append(f'<circle cx="{c * 10 + 5}" cy="{r * 10 + 5}" r="3.5" fill="{_COLOURS[glyph]}"/>')
+                if glyph in "OTS":  # last, so that the target shows under box and player
+                    cells.append(f'<circle cx="{c * 10 + 5}" cy="{r * 10 + 5}" r="2" fill="#dc2626"/>')
         label = html.escape("\n".join(rows))
         return (
-            f'<svg class="board" viewBox="0 0 {width * 10} {len(rows) * 10}" role="img"><title>{label}</title>'
+            f'<svg class="board" viewBox="0 0 {len(rows[0]) * 10} {len(rows) * 10}" role="img"><title>{label}</title>'
             f'<rect width="100%" height="100%" fill="#e5e7eb"/>{"".join(cells)}</svg>'
         )
+
+
+def _last_board(observation: str) -> list[str]:
+    """The rows of the last rectangle of board glyphs, at least 3 by 3 and walled in; empty without one."""
+    rows: list[str] = []
+    found: list[str] = []
+    for line in [*observation.splitlines(), ""]:
+        if line and not set(line) - GLYPHS and (not rows or len(line) == len(rows[0])):
+            rows.append(line)
+            continue
+        if len(rows) > 2 and len(rows[0]) > 2 and set(rows[0] + rows[-1]) == {"#"}:
+            found = rows
+        rows = [line] if line and not set(line) - GLYPHS else []
+    return found
 
 
 def _task(identifier: str, level: str, **data: Any) -> Task:
@@ -151,10 +171,17 @@ def _fixed(variant: str) -> dict[str, list[Task]]:
 def _boxoban(path: str) -> list[Task]:
     try:
         levels = read_boxoban(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no possible path
         raise UsageError(f"sokoban: level file {path!r} cannot be read ({error})") from None
-    # The name is the content's, so that skills follow a level into another file.
-    return [_task(f"boxoban-{canonical_hash(level)[:12]}-{i:04d}", level) for i, level in enumerate(levels)]
+    # The name is the content's, so that skills follow a level into another file (but not a turned one: they name
+    # directions and cells). A level that comes again gets a number.
+    copies: Counter[str] = Counter()
+    tasks = []
+    for level in levels:
+        name = f"boxoban-{hashlib.sha256(level.encode()).hexdigest()[:16]}"
+        copies[name] += 1
+        tasks.append(_task(name if copies[name] == 1 else f"{name}-{copies[name]}", level))
+    return tasks
 
 
 def held_out_hashes() -> frozenset[str]:
