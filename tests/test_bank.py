@@ -7,13 +7,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
-from skillsd.errors import SkillSDError
+from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills import Skill, SkillBank, Source, ucb_score
 from skillsd.skills.retrieval import choose
 
@@ -195,3 +197,175 @@ def test_foreign_database_is_left_alone(tmp_path):
 def test_folder_instead_of_a_file(tmp_path):
     with pytest.raises(SkillSDError, match="not a usable skill bank"):
         SkillBank(tmp_path)
+
+
+def test_threads_share_one_object(bank):
+    def work(worker):
+        for i in range(15):
+            bank.add(f"t{worker % 2}", distinct(1000 * worker + i), 0.5)
+            bank.retrieve(f"t{worker % 2}")
+            bank.stats()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    stats = bank.stats()
+    assert (stats.added + stats.duplicates, stats.retrievals, stats.skills) == (60, 60, 16)
+
+
+def test_copies_taken_while_others_write_are_whole(tmp_path):
+    bank = SkillBank(tmp_path / "b.sqlite", capacity=1000)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        writing = pool.submit(_work, tmp_path / "b.sqlite", 1)
+        sizes = []
+        while not writing.done():
+            bank.backup(tmp_path / "copy.sqlite")
+            copy = SkillBank(tmp_path / "copy.sqlite", capacity=1000)
+            stats = copy.stats("t")
+            assert stats.skills == stats.added
+            assert stats.retrievals == sum(s.chosen for s in copy.skills("t"))
+            sizes.append(stats.skills)
+            copy.close()
+        writing.result()
+    assert sizes == sorted(sizes)
+    bank.close()
+
+
+def test_killed_again_and_again_the_bank_stays_sound(tmp_path):
+    """Ten writers in turn, killed at arbitrary moments amid adding, evicting, choosing and crediting."""
+    path = tmp_path / "b.sqlite"
+    code = (
+        "import itertools, sys\n"
+        "from skillsd.skills import Skill, SkillBank\n"
+        f"bank = SkillBank({str(path)!r}, capacity=4)\n"
+        "print('open', flush=True)\n"
+        "for i in itertools.count():\n"
+        "    text = f'{sys.argv[1]} {i} ' * 50\n"
+        "    bank.add('t', Skill(success_analysis=text, mistake_analysis=text, golden_workflow=text), 0.5)\n"
+        "    bank.credit(bank.retrieve('t').id, 1.0)\n"
+    )
+    seen = 0
+    for attempt in range(10):
+        process = subprocess.Popen([sys.executable, "-c", code, str(attempt)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "open\n"
+        time.sleep(0.03 + 0.007 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        bank = SkillBank(path, capacity=4)
+        stats = bank.stats("t")
+        assert stats.skills == min(4, stats.added) == stats.added - stats.evicted
+        assert 0 <= stats.added - stats.retrievals <= attempt + 1  # at most one add per kill went unanswered
+        assert stats.added > seen
+        seen = stats.added
+        bank.close()
+        with sqlite3.connect(path) as raw:
+            assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_truncated_bank(tmp_path):
+    path = tmp_path / "b.sqlite"
+    bank = SkillBank(path, capacity=100)
+    for i in range(50):
+        bank.add("t", distinct(i), 0.5)
+    bank.close()
+    path.write_bytes(path.read_bytes()[:8192])
+
+    def use():
+        found = SkillBank(path)
+        found.add("t", distinct(99), 0.5)
+        found.skills()
+
+    with pytest.raises(SkillSDError, match=r"b\.sqlite.*malformed") as error:
+        use()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("pragma", ["user_version = 99", "application_id = 7"])
+def test_bank_of_another_version_or_program(tmp_path, pragma):
+    path = tmp_path / "b.sqlite"
+    SkillBank(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute(f"PRAGMA {pragma}")
+    with pytest.raises(SkillSDError, match="not a skill bank of this version"):
+        SkillBank(path)
+
+
+def test_a_row_that_is_no_skill_is_named(tmp_path):
+    path = tmp_path / "b.sqlite"
+    bank = SkillBank(path)
+    identifier = bank.add("t", skill(), 0.5)
+    with sqlite3.connect(path) as raw:
+        raw.execute("""UPDATE skills SET skill = '{"success_analysis": "a"}'""")
+    for use in (lambda: bank.retrieve("t"), bank.skills, lambda: bank.add("t", distinct(1), 1.0)):
+        with pytest.raises(SkillSDError, match=rf"skill {identifier} is corrupt.*mistake_analysis") as error:
+            use()
+        assert "\n" not in str(error.value)
+    assert bank.stats("t").retrievals == 0  # nothing half done
+    assert bank.add("u", distinct(1), 1.0) is not None
+    bank.close()
+
+
+@pytest.fixture
+def unprivileged():
+    """A folder that anyone may enter, and a user who is not root: root may write everywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        user = os.geteuid()
+
+        def leave():
+            if user == 0:
+                os.seteuid(65534)
+
+        yield Path(folder), leave
+        os.seteuid(user)
+
+
+def test_a_read_only_bank_can_be_read(unprivileged):
+    folder, leave = unprivileged
+    bank = SkillBank(folder / "b.sqlite")
+    identifier = bank.add("t", skill(), 0.5)
+    bank.close()
+    os.chmod(folder / "b.sqlite", 0o444)
+    os.chmod(folder, 0o555)
+    leave()
+    bank = SkillBank(folder / "b.sqlite")
+    assert [s.id for s in bank.skills()] == [identifier]
+    with pytest.raises(SkillSDError, match=r"b\.sqlite: the skill bank failed.*readonly"):
+        bank.retrieve("t")
+    bank.close()
+    with pytest.raises(SkillSDError, match=r"new\.sqlite: not a usable skill bank"):
+        SkillBank(folder / "new.sqlite")
+
+
+def test_a_copy_that_cannot_be_written_names_its_place(bank, tmp_path):
+    with pytest.raises(SkillSDError, match=r"could not be copied to .*nowhere"):
+        bank.backup(tmp_path / "nowhere" / "copy.sqlite")
+    assert bank.add("t", skill(), 0.5) is not None
+
+
+def test_a_full_disk_undoes_the_whole_operation(bank):
+    bank.add("t", distinct(0), 0.5)
+    pages = bank._db.execute("PRAGMA page_count").fetchone()[0]
+    bank._db.execute(f"PRAGMA max_page_count = {pages}")
+    before = bank.stats()
+    with pytest.raises(SkillSDError, match="full") as error:
+        bank.add("t", skill("a text that needs pages of its own " * 100), 0.5)
+    assert "\n" not in str(error.value)
+    assert bank.stats() == before
+    bank._db.execute("PRAGMA max_page_count = 1000000")
+    assert bank.add("t", skill(), 0.5) is not None
+    bank.close()
+
+
+def test_a_reward_that_is_no_number_is_refused(bank):
+    with pytest.raises(SkillSDError, match="reward"):
+        bank.add("t", skill(), math.nan)
+    identifier = bank.add("t", skill(), 0.5)
+    with pytest.raises(SkillSDError, match="credit"):
+        bank.credit(identifier, math.nan)
+    assert bank.skills()[0].mean_reward == 0.5
+
+
+def test_no_room_for_skills_is_a_mistake(tmp_path):
+    with pytest.raises(UsageError, match="capacity"):
+        SkillBank(tmp_path / "b.sqlite", capacity=0)
+    assert not (tmp_path / "b.sqlite").exists()

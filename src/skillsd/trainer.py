@@ -21,7 +21,7 @@ from skillsd.config import Config
 from skillsd.envs import make_taskset
 from skillsd.envs.base import HasReference, Task
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.evaluate import EvalResult, evaluate_model
+from skillsd.evaluation import EvalResult, evaluate_model
 from skillsd.learner import Learner, Row, assign_advantages
 from skillsd.metrics import rollout_metrics
 from skillsd.policy.engines.transformers import TransformersEngine
@@ -69,6 +69,7 @@ class Trainer:
     run: RunDir
     listen: Listener
     iteration: int = 0
+    saved: int = 0
     stop: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -299,7 +300,7 @@ class Trainer:
                 teacher=self.teacher,
                 bank_file=self.run.bank,
             )
-            self.iteration = state["iteration"]
+            self.iteration = self.saved = state["iteration"]
             self.alarm = CollapseAlarm(**state["alarm"])
             self.run.rewind(self.iteration)
         self.bank = SkillBank(
@@ -326,6 +327,7 @@ class Trainer:
             bank=self.bank,
             keep=self.config.trainer.keep_checkpoints,
         )
+        self.saved = self.iteration
         if self.alarm.at_best:
             checkpoint.keep_best(self.run, path)
 
@@ -340,16 +342,17 @@ class Trainer:
             if warning := self.alarm.update(metrics["accuracy"], metrics["valid_actions"]):
                 metrics["alarm"] = warning
                 self.listen("warning", {"text": warning})
-            last = self.iteration == settings.iterations or self.stop
-            if last or self.iteration % settings.checkpoint_every == 0:
-                with self.phase("checkpoint"):
-                    self.save()
             metrics |= {f"seconds_{name}": round(value, 4) for name, value in self.seconds.items()}
             metrics["seconds"] = round(time.perf_counter() - started, 4)
             metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
             metrics["peak_memory_mib"] = peak_memory_mib()
+            # The line before the checkpoint: a resumed run drops lines that its checkpoint does not know.
             self.run.append_metrics(metrics)
+            if self.iteration == settings.iterations or self.iteration % settings.checkpoint_every == 0:
+                self.save()
             self.listen("iteration", metrics)
+        if self.stop and self.saved < self.iteration:
+            self.save()
 
 
 def peak_memory_mib() -> float:

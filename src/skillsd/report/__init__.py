@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from skillsd.envs import HasRender, TaskSet, make_taskset
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.evaluate import EvalResult
+from skillsd.evaluation import EvalResult
 from skillsd.run_dir import RunDir, write_atomic
 from skillsd.skills.bank import SkillBank, StoredSkill
 from skillsd.trajectory import Trajectory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from skillsd.errors import SkillSDError
+from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills.retrieval import choose
 from skillsd.skills.skill import Skill
 
@@ -79,7 +80,8 @@ class SkillBank:
 
     ``credit`` says which reading of the paper's "mean reward of e" counts: ``group``, the mean group reward of the
     iterations whose teacher read it (before the first: the source's), or ``source``, the reward of the trajectory it
-    came from. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened.
+    came from. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened; one that may only
+    be read opens, and refuses the first change. Threads may share one object.
     """
 
     def __init__(
@@ -89,12 +91,17 @@ class SkillBank:
         exploration: float = 2**0.5,
         credit: Literal["source", "group"] = "group",
     ) -> None:
+        if capacity < 1:
+            raise UsageError(f"a skill bank's capacity must be at least 1 skill a task, not {capacity}")
         self.path, self.capacity, self.exploration, self.credit_rule = Path(path), capacity, exploration, credit
-        try:
+        self._lock = threading.RLock()
+        with self._errors("not a usable skill bank"):
             self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._prepare()
-        except sqlite3.Error as error:
-            raise SkillSDError(f"{path}: not a usable skill bank ({error})") from None
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
 
     def add(self, task_id: str, skill: Skill, reward: float, source: Source | None = None) -> int | None:
         """Store a skill; its id, or None if the task has one that says (nearly) the same.
@@ -147,24 +154,22 @@ class SkillBank:
 
     def skills(self, task_id: str | None = None) -> list[StoredSkill]:
         """All skills, or one task's, oldest first."""
-        with self._errors():
+        with self._lock, self._errors():
             return self._load("" if task_id is None else "WHERE task_id = ?", *([] if task_id is None else [task_id]))
 
     def stats(self, task_id: str | None = None) -> TaskStats:
-        """Counts for one task, or over all tasks."""
+        """Counts for one task, or over all tasks, as of one moment."""
         where, arguments = ("", ()) if task_id is None else ("WHERE task_id = ?", (task_id,))
-        with self._errors():
-            skills = self._db.execute(f"SELECT count(*) FROM skills {where}", arguments).fetchone()[0]
-            sums = self._db.execute(
-                "SELECT coalesce(sum(retrievals), 0), coalesce(sum(added), 0), coalesce(sum(duplicates), 0), "
-                f"coalesce(sum(evicted), 0) FROM tasks {where}",
-                arguments,
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("retrievals", "added", "duplicates", "evicted"))
+        with self._lock, self._errors():
+            counts = self._db.execute(
+                f"SELECT (SELECT count(*) FROM skills {where}), {sums} FROM tasks {where}", arguments * 2
             ).fetchone()
-        return TaskStats(skills, *sums)
+        return TaskStats(*counts)
 
     def backup(self, path: str | Path) -> None:
         """A consistent copy, also while other processes write (SQLite's backup)."""
-        with self._errors():
+        with self._lock, self._errors(f"could not be copied to {path}"):
             target = sqlite3.connect(path)
             try:
                 self._db.backup(target)
@@ -175,41 +180,43 @@ class SkillBank:
         self._db.close()
 
     def _prepare(self) -> None:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application == 0 and tables == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            application = _APPLICATION_ID
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        db.execute("COMMIT")
-        if application != _APPLICATION_ID or version != _SCHEMA_VERSION:
-            db.close()
+        if self._empty():
+            with self._transaction() as db:  # the tables appear all at once, or not at all
+                if self._empty():  # still: no other process was quicker
+                    for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        if (self._pragma("application_id"), self._pragma("user_version")) != (_APPLICATION_ID, _SCHEMA_VERSION):
             raise SkillSDError(
                 f"{self.path}: an SQLite file, but not a skill bank of this version; choose another path"
             )
 
+    def _empty(self) -> bool:
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return tables == 0 and self._pragma("application_id") == 0
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._errors():
+        with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk, for one, has rolled back already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, what: str = "the skill bank failed") -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise SkillSDError(f"{self.path}: the skill bank failed ({error})") from None
+            raise SkillSDError(f"{self.path}: {what} ({error})") from None
 
     def _load(self, where: str, *arguments: str) -> list[StoredSkill]:
         rows = self._db.execute(
@@ -225,7 +232,10 @@ class SkillBank:
     ) -> StoredSkill:  # fmt: skip
         source = None if trajectory_id is None or iteration is None else Source(trajectory_id, iteration)
         mean = credit_sum / credits if self.credit_rule == "group" and credits else reward
-        return StoredSkill(id, task_id, Skill.parse(skill), reward, source, chosen, mean)
+        try:
+            return StoredSkill(id, task_id, Skill.parse(skill), reward, source, chosen, mean)
+        except SkillSDError as error:
+            raise SkillSDError(f"{self.path}: skill {id} is corrupt ({error})") from None
 
 
 def _same(a: Skill, b: Skill) -> bool:

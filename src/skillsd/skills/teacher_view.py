@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from transformers import PreTrainedTokenizerBase
 
 from skillsd.skills.skill import Skill
@@ -13,6 +15,12 @@ def skill_view(skill: Skill, prompt: str) -> str:
 
 
 def contains_skill(teacher_ids: tuple[int, ...] | list[int], skill: Skill, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the text behind ``teacher_ids`` holds the whole skill. Decodes, for this check alone."""
-    shown = " ".join(str(tokenizer.decode(list(teacher_ids))).split())
-    return " ".join(skill.text().split()) in shown
+    """Whether the text behind ``teacher_ids`` holds the whole skill. Decodes, for this check alone.
+
+    Tokenizers may normalise Unicode and tidy up blanks, so neither counts.
+    """
+    return _bare(skill.text()) in _bare(str(tokenizer.decode(list(teacher_ids))))
+
+
+def _bare(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).split())

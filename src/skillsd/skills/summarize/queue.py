@@ -12,6 +12,9 @@ from skillsd.skills.skill import Skill
 from skillsd.skills.summarize.base import Summarizer, SummaryRequest
 from skillsd.trajectory import Trajectory
 
+#: Seconds between two looks at the clock while waiting.
+_POLL = 0.2
+
 
 @dataclass
 class Summary:
@@ -27,16 +30,22 @@ class SummaryQueue:
     """Daemon threads work through the requests; :meth:`collect` hands results out in order of submission.
 
     A later result waits for the earlier ones, so that what enters the bank, and in which order, depends on the
-    trajectories alone. A summariser that hangs holds back later results but neither training nor exit.
+    trajectories alone. A summary that takes more than ``limit`` seconds is given up as an error and its thread
+    replaced: a summariser that hangs holds up neither training for good nor exit. While ``max_pending``
+    trajectories wait to be handed out, more are refused, also as errors.
     """
 
-    def __init__(self, summarizer: Summarizer, workers: int = 2) -> None:
+    def __init__(self, summarizer: Summarizer, workers: int = 2, max_pending: int = 4096, limit: float = 600.0) -> None:
         self._summarizer = summarizer
         self._workers = workers
+        self._max_pending = max_pending
+        self._limit = limit
         self._change = threading.Condition()
         self._todo: deque[tuple[SummaryRequest, Summary]] = deque()
         self._results: deque[Summary] = deque()
-        self._threads: list[threading.Thread] = []
+        #: What is being worked on, by the summary's identity, with its deadline (monotonic seconds).
+        self._running: dict[int, tuple[float, Summary]] = {}
+        self._threads = 0
         self._closed = False
 
     def submit(self, requests: Sequence[SummaryRequest]) -> None:
@@ -44,21 +53,27 @@ class SummaryQueue:
         with self._change:
             if self._closed:
                 raise RuntimeError("the summary queue is closed")
+            self._give_up_overdue()
             for request in requests:
                 summary = Summary(request.trajectory)
-                self._todo.append((request, summary))
+                if len(self._results) < self._max_pending:
+                    self._todo.append((request, summary))
+                else:
+                    summary.error, summary.ready = f"refused: {self._max_pending} summaries are pending", True
                 self._results.append(summary)
-            while len(self._threads) < min(self._workers, len(self._todo)):
-                thread = threading.Thread(target=self._work, daemon=True, name="skillsd-summarizer")
-                self._threads.append(thread)
-                thread.start()
-            self._change.notify_all()
+            self._staff()
 
     def collect(self, wait: bool = False, timeout: float | None = None) -> list[Summary]:
         """All results up to the first that is not ready; with ``wait``, all (or what ``timeout`` seconds allow)."""
+        end = None if timeout is None else time.monotonic() + timeout
         with self._change:
-            if wait:
-                self._change.wait_for(lambda: all(summary.ready for summary in self._results), timeout)
+            self._give_up_overdue()
+            while wait and not self._closed and not all(summary.ready for summary in self._results):
+                left = _POLL if end is None else min(_POLL, end - time.monotonic())
+                if left <= 0:
+                    break
+                self._change.wait(left)
+                self._give_up_overdue()
             ready = []
             while self._results and self._results[0].ready:
                 ready.append(self._results.popleft())
@@ -71,14 +86,32 @@ class SummaryQueue:
             return [summary.trajectory for summary in self._results]
 
     def close(self, drain: bool = True, timeout: float = 60.0) -> list[Summary]:
-        """Stop; with ``drain`` first wait up to ``timeout`` seconds. Returns what became ready."""
-        deadline = time.monotonic() + timeout
-        ready = self.collect(wait=drain, timeout=max(0.0, deadline - time.monotonic()))
+        """Stop; with ``drain`` first wait up to ``timeout`` seconds.
+
+        Returns what became ready, for the bank; what :attr:`pending` still names afterwards is lost.
+        """
+        ready = self.collect(wait=drain, timeout=timeout)
         with self._change:
             self._closed = True
             self._todo.clear()
             self._change.notify_all()
         return ready
+
+    def _staff(self) -> None:
+        """Start threads while there is work for them."""
+        while self._threads < min(self._workers, len(self._running) + len(self._todo)):
+            threading.Thread(target=self._work, daemon=True, name="skillsd-summarizer").start()
+            self._threads += 1
+        self._change.notify_all()
+
+    def _give_up_overdue(self) -> None:
+        now = time.monotonic()
+        for key, (deadline, summary) in list(self._running.items()):
+            if now >= deadline:
+                del self._running[key]
+                summary.error, summary.ready = f"no answer within {self._limit:g} seconds", True
+                self._threads -= 1  # it may never come back; if it does, it ends
+                self._staff()
 
     def _work(self) -> None:
         while True:
@@ -87,10 +120,19 @@ class SummaryQueue:
                 if self._closed:
                     return
                 request, summary = self._todo.popleft()
-            try:
-                skill, error = self._summarizer.summarize(request), None
-            except Exception as failure:  # a summariser may raise anything
-                skill, error = None, f"{type(failure).__name__}: {str(failure)[:200]}"
+                self._running[id(summary)] = (time.monotonic() + self._limit, summary)
+            skill, error = self._attempt(request)
             with self._change:
+                if self._running.pop(id(summary), None) is None:
+                    return  # given up on meanwhile; another thread has taken this one's place
                 summary.skill, summary.error, summary.ready = skill, error, True
                 self._change.notify_all()
+
+    def _attempt(self, request: SummaryRequest) -> tuple[Skill | None, str | None]:
+        try:
+            skill = self._summarizer.summarize(request)
+        except BaseException as failure:  # even SystemExit: nobody else would hear of it in this thread
+            return None, f"{type(failure).__name__}: {str(failure)[:200]}"
+        if not isinstance(skill, Skill):
+            return None, f"the summariser returned {type(skill).__name__}, not a Skill"
+        return skill, None

@@ -193,15 +193,16 @@ def evaluate(
 
     run = RunDir(run_or_model)
     if run.config.is_file():
-        config, path = run.load_config(), latest(run)
-        if path is None:
+        config, newest = run.load_config(), latest(run)
+        if newest is None:
             raise UsageError(f"{run.path}: the run has no checkpoint yet")
+        path = str(newest)
     else:
         config = load_config("sokoban-demo")
-        path = Path(run_or_model)
+        path = str(run_or_model)
     if env is not None or env_options is not None:
         config = config.model_copy(update={"env": EnvConfig(name=env or config.env.name, options=env_options or {})})
-    policy = load_policy(ModelConfig(**{**config.model.model_dump(), "path": str(path)}))
+    policy = load_policy(ModelConfig(**{**config.model.model_dump(), "path": path}))
     taskset = make_taskset(config.env.name, **config.env.options)
     return evaluate_model(
         policy.model,
