@@ -145,7 +145,7 @@ def test_interrupting_the_wait():
     code = HANGING + "try:\n    queue.collect(wait=True)\nexcept KeyboardInterrupt:\n    print('stopped')\n"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "waiting\n"
-    time.sleep(0.2)
+    time.sleep(2.0)  # the child must have reached its try, also on a busy machine
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[0] == "stopped\n"
     assert process.returncode == 0

@@ -99,7 +99,7 @@ def _chart(
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if drawn > 1:
+    if len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
     image = io.StringIO()
     figure.savefig(image, format="svg", metadata={"Date": None})
