@@ -1,5 +1,6 @@
 """Rollouts with a real engine: exact ids and masks, and environments that misbehave."""
 
+import threading
 import time
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from skillsd.config import ModelConfig
 from skillsd.envs.base import Score, Step, Task
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
-from skillsd.rollout import Job, rollout
+from skillsd.rollout import MAX_THREADS, Job, rollout
 from skillsd.skills import Skill
 from skillsd.skills.teacher_view import contains_skill, skill_view
 
@@ -21,6 +22,11 @@ class Counting:
     """Ends after ``task.data["turns"]`` turns; misbehaves where told."""
 
     closed: ClassVar[list[str]] = []
+    lock: ClassVar[threading.Lock] = threading.Lock()
+    #: Steps going on now, the most at once, and the threads that ran any.
+    busy: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+    threads: ClassVar[set[int]] = set()
 
     def __init__(self):
         self.turn = 0
@@ -34,7 +40,21 @@ class Counting:
         return 5 if self.trouble == "reset returns a number" else f"count up to {task.data['turns']}"
 
     def step(self, action):
+        with Counting.lock:
+            Counting.busy += 1
+            Counting.most = max(Counting.most, Counting.busy)
+            Counting.threads.add(threading.get_ident())
+        try:
+            return self._step()
+        finally:
+            with Counting.lock:
+                Counting.busy -= 1
+
+    def _step(self):
         self.turn += 1
+        time.sleep(self.task.data.get("seconds", 0.0))
+        if self.trouble == "step exits":
+            raise SystemExit(1)
         if self.trouble == "step raises" and self.turn == 2:
             raise ValueError("boom")
         if self.trouble == "step hangs" and self.turn == 2:
@@ -69,7 +89,7 @@ def policy(llama_folder):
 
 
 def play(policy, jobs, *, temperature=1.0, **options):
-    Counting.closed = []
+    Counting.closed, Counting.busy, Counting.most, Counting.threads = [], 0, 0, set()
     engine = TransformersEngine(policy.model, policy.chat, temperature=temperature, max_new_tokens=5)
     settings = {
         "iteration": 3, "max_turns": 4, "max_tokens": 4000, "turn_timeout": 1.0, "episode_timeout": 60.0,
@@ -78,8 +98,8 @@ def play(policy, jobs, *, temperature=1.0, **options):
     return rollout(engine, policy.chat, Tasks(), jobs, **{**settings, **options})
 
 
-def job(name, turns=3, trouble=None, seed=0, **more):
-    return Job(Task(name, {"turns": turns, "trouble": trouble}), 0, seed, **more)
+def job(name, turns=3, trouble=None, seed=0, seconds=0.0, **more):
+    return Job(Task(name, {"turns": turns, "trouble": trouble, "seconds": seconds}), 0, seed, **more)
 
 
 def check(policy, trajectory):
@@ -140,6 +160,7 @@ def test_a_skill_is_shown_only_where_the_job_says_so(policy):
         ("reset hangs", "no answer from the environment within 1 s"),
         ("reset returns a number", "answered with int, not str"),
         ("step raises", "ValueError: boom"),
+        ("step exits", "SystemExit: 1"),
         ("step hangs", "no answer from the environment within 1 s"),
         ("step returns text", "malformed"),
     ],
@@ -153,6 +174,39 @@ def test_a_failing_environment_loses_only_its_own_episode(policy, trouble, reaso
     assert time.monotonic() - started < 20
     assert {"a", "c"} <= set(Counting.closed)
     reference = play(policy, [job("a"), job("c", seed=2)]).trajectories
+    assert [t.ids for t in batch.trajectories] == [t.ids for t in reference]
+
+
+def test_slow_environments_run_side_by_side_and_change_nothing(policy):
+    # The first to be asked is the last to answer.
+    slow = play(policy, [job(f"t{i}", turns=2, seed=i, seconds=0.2 - 0.01 * i) for i in range(16)])
+    assert 1 < Counting.most <= MAX_THREADS
+    quick = play(policy, [job(f"t{i}", turns=2, seed=i) for i in range(16)])
+    assert slow.trajectories == quick.trajectories
+    assert [t.task_id for t in slow.trajectories] == [f"t{i}" for i in range(16)]
+
+
+def test_never_more_calls_at_once_than_threads(policy, monkeypatch):
+    monkeypatch.setattr("skillsd.rollout.MAX_THREADS", 3)
+    batch = play(policy, [job(f"t{i}", turns=1, seed=i, seconds=0.1) for i in range(10)])
+    assert len(batch.trajectories) == 10
+    assert 1 < Counting.most <= 3
+
+
+def test_quick_environments_cost_one_thread_a_turn(policy, monkeypatch):
+    monkeypatch.setattr("skillsd.rollout._PATIENCE", 60.0)  # however busy this machine is
+    play(policy, [job(f"t{i}", turns=1, seed=i) for i in range(16)])
+    assert Counting.most == len(Counting.threads) == 1
+
+
+def test_several_hang_at_once_even_more_than_there_are_threads(policy, monkeypatch):
+    monkeypatch.setattr("skillsd.rollout.MAX_THREADS", 4)
+    jobs = [job(f"t{i}", trouble="step hangs" if i % 2 else None, seed=i) for i in range(12)]
+    batch = play(policy, jobs, turn_timeout=0.5)
+    assert [t.task_id for t in batch.trajectories] == [f"t{i}" for i in range(0, 12, 2)]
+    assert [d.job.task.id for d in batch.dropped] == [f"t{i}" for i in range(1, 12, 2)]
+    assert all("no answer from the environment within 0.5 s" in d.reason for d in batch.dropped)
+    reference = play(policy, jobs[::2]).trajectories
     assert [t.ids for t in batch.trajectories] == [t.ids for t in reference]
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ from skillsd.policy.engines.base import Engine, Generation, Request
 from skillsd.skills.skill import Skill
 from skillsd.skills.teacher_view import skill_view
 from skillsd.trajectory import Trajectory, Turn
+
+#: Environment calls that may run at once. They wait for servers, as a rule, so it may be more than there are cores.
+MAX_THREADS = 32
+#: Seconds that a turn's calls may take on the threads they have before those become twice as many.
+_PATIENCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -198,13 +204,64 @@ def _fail(episode: _Episode, reason: str) -> None:
     episode.over, episode.failure = True, reason
 
 
-@dataclass
-class _Progress:
-    """Where a worker thread is in its list, and since when."""
+class _Calls:
+    """One environment call for every episode, on daemon threads (one that hangs blocks neither us nor our exit).
 
-    at: int = 0
-    since: float = field(default_factory=time.monotonic)
-    stop: bool = False
+    Quick environments are done before a second thread starts; slow ones (servers) soon run side by side.
+    """
+
+    def __init__(self, episodes: Sequence[_Episode], function: Callable[[_Episode], Any]) -> None:
+        self.function = function
+        self.todo = deque(episodes)
+        self.running: dict[int, tuple[_Episode, float]] = {}  # with the start of the call
+        self.answers: dict[int, tuple[Any, str | None]] = {}  # what came back, or what went wrong
+        self.change = threading.Condition()
+        self.threads = 0
+
+    def run(self, timeout: float) -> dict[int, tuple[Any, str | None]]:
+        """All answers by episode number. A call that takes longer than ``timeout`` seconds is given up."""
+        with self.change:
+            limit = 1
+            try:
+                while self.todo or self.running:
+                    self._give_up(timeout)
+                    while self.threads < min(limit, len(self.todo) + len(self.running)):
+                        threading.Thread(target=self._work, daemon=True, name="skillsd-env").start()
+                        self.threads += 1
+                    left = [since + timeout - time.monotonic() for _, since in self.running.values()]
+                    self.change.wait(max(0.0, min([*left, *([_PATIENCE] if self.todo else [])], default=0.0)))
+                    limit = min(2 * limit, MAX_THREADS)
+            finally:  # ctrl-C: start nothing more
+                self.todo.clear()
+        return self.answers
+
+    def _give_up(self, timeout: float) -> None:
+        now = time.monotonic()
+        for number, (episode, since) in list(self.running.items()):
+            if now - since >= timeout:
+                del self.running[number]
+                episode.hung = True
+                self.answers[number] = (None, f"no answer from the environment within {timeout:g} s")
+                self.threads -= 1  # it may never come back; if it does, it ends
+
+    def _work(self) -> None:
+        while True:
+            with self.change:
+                if not self.todo:
+                    return
+                episode = self.todo.popleft()
+                self.running[episode.number] = (episode, time.monotonic())
+            answer, failure = None, None
+            try:
+                answer = self.function(episode)
+            except BaseException as error:  # an environment may raise anything, even SystemExit
+                failure = f"{type(error).__name__}: {str(error)[:200]}"
+            with self.change:
+                if self.running.pop(episode.number, None) is None:
+                    return  # given up meanwhile; another thread has taken this one's place
+                self.answers[episode.number] = (answer, failure)
+                if not (self.todo or self.running):
+                    self.change.notify()
 
 
 def _call(
@@ -214,48 +271,8 @@ def _call(
     timeout: float,
     take: Callable[[_Episode, Any], None],
 ) -> None:
-    """Call ``function`` for every episode on a daemon thread (one that hangs blocks neither us nor our exit).
-
-    One thread works through the whole batch; only if a call overruns ``timeout`` is that episode given up and a new
-    thread started for the rest, so quick environments cost one thread a turn.
-    """
-    answers: dict[int, Any] = {}
-    rest = list(episodes)
-    while rest:
-        done = threading.Condition()
-        state = _Progress()
-
-        def work(todo: list[_Episode], state: _Progress, done: threading.Condition) -> None:
-            for index, episode in enumerate(todo):
-                with done:
-                    if state.stop:
-                        return
-                    state.at, state.since = index, time.monotonic()
-                try:
-                    answer, failure = function(episode), None
-                except Exception as error:  # an environment may raise anything
-                    answer, failure = None, f"{type(error).__name__}: {str(error)[:200]}"
-                with done:
-                    if state.stop:
-                        return
-                    answers[episode.number] = (answer, failure)
-            with done:
-                state.at = len(todo)
-                done.notify()
-
-        threading.Thread(target=work, args=(rest, state, done), daemon=True, name="skillsd-env").start()
-        with done:
-            while state.at < len(rest):
-                left = state.since + timeout - time.monotonic()
-                if left <= 0:
-                    break
-                done.wait(left)
-            state.stop = True
-            late = state.at
-        if late < len(rest):
-            rest[late].hung = True
-            answers[rest[late].number] = (None, f"no answer from the environment within {timeout:g} s")
-        rest = rest[late + 1 :]
+    """Call ``function`` for every episode; give the answers to ``take``, in the order of the episodes."""
+    answers = _Calls(episodes, function).run(timeout)
     for episode in episodes:
         answer, failure = answers[episode.number]
         if failure is None and not isinstance(answer, expected):

@@ -41,7 +41,11 @@ class Score:
 
 @runtime_checkable
 class Environment(Protocol):
-    """One world at a time. Any method may raise: the episode is then dropped and counted."""
+    """One world at a time. Any method may raise: the episode is then dropped and counted.
+
+    The calls of one environment never overlap, but come from changing threads, and slow environments are called side
+    by side: what several of them share has to be safe for that.
+    """
 
     def reset(self, task: Task) -> str:
         """Start ``task``; return the user message that opens the episode (the plain task prompt)."""
