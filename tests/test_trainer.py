@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -21,6 +22,7 @@ from skillsd.envs.sokoban.taskset import SokobanTasks
 from skillsd.methods import METHODS
 from skillsd.run_dir import RunDir
 from skillsd.skills import SkillBank
+from skillsd.skills.summarize import make_summarizer
 from skillsd.skills.teacher_view import skill_view
 from skillsd.trainer import Trainer
 
@@ -347,6 +349,131 @@ def test_an_environment_that_fails_for_every_episode(tmp_path):
     settings = config("env.name=broken")
     with pytest.raises(SkillSDError, match="every episode was dropped"):
         train(settings, tmp_path / "run")
+
+
+class Held:
+    """The rules summariser, but what it is asked about iteration ``held`` and later waits for the gate."""
+
+    name = "held"
+
+    def __init__(self, held, seconds=0.0):
+        self.held, self.seconds, self.gate, self.rules = held, seconds, threading.Event(), make_summarizer("rules")
+
+    def summarize(self, request):
+        if request.trajectory.iteration >= self.held:
+            self.gate.wait(self.seconds or None)
+        return self.rules.summarize(request)
+
+
+def hold(monkeypatch, held, seconds=0.0):
+    summarizer = Held(held, seconds)
+    monkeypatch.setattr("skillsd.trainer.make_summarizer", lambda name: summarizer)
+    return summarizer
+
+
+def check_bank(run, iterations):
+    """Every summary of those iterations, 2 for each of 3 tasks, was put away exactly once, and the end is saved."""
+    skills, stats = bank_rows(run / "skills.sqlite")
+    assert stats.added + stats.duplicates == 6 * iterations
+    assert len({s.source.trajectory_id for s in skills}) == len(skills)
+    assert bank_rows(latest(RunDir(run)) / "skills.sqlite") == (skills, stats)
+    assert json.loads((latest(RunDir(run)) / "state.json").read_text())["pending"] == []
+
+
+def test_a_run_that_does_not_wait_still_gets_its_last_summaries(tmp_path, monkeypatch):
+    hold(monkeypatch, held=3, seconds=0.3)
+    told = []
+    train(config("skills.wait=false"), tmp_path / "run", listen=lambda kind, data: told.append(kind))
+    assert "warning" not in told
+    check_bank(tmp_path / "run", 3)
+    assert numbers(tmp_path / "run")[-1]["summaries_pending"] == 0
+
+
+def test_late_summaries_are_counted_and_found_by_resume(tmp_path, monkeypatch):
+    summarizer, told = hold(monkeypatch, held=3), []
+    monkeypatch.setattr("skillsd.trainer.LAST_SUMMARIES", 1.0)
+
+    def listen(kind, data):
+        told.append(data["text"]) if kind == "warning" else None
+
+    out, settings = tmp_path / "run", config("skills.wait=false")
+    train(settings, out, listen=listen)
+    assert len(told) == 1
+    assert told[0].startswith("6 summaries were not ready in time")
+    shutil.copytree(out, tmp_path / "longer")
+    summarizer.gate.set()
+    monkeypatch.setattr("skillsd.trainer.LAST_SUMMARIES", 60.0)
+    train(settings, out, resume=True, listen=listen)  # the same run again: nothing left to do but this
+    check_bank(out, 3)
+    train(config("skills.wait=false", "trainer.iterations=4"), tmp_path / "longer", resume=True, listen=listen)
+    check_bank(tmp_path / "longer", 4)
+    assert len(told) == 1
+
+
+def test_an_error_is_not_held_up_by_summaries_nor_hidden(tmp_path, monkeypatch):
+    summarizer, out, settings = hold(monkeypatch, held=1), tmp_path / "run", config("skills.wait=false")
+    evaluate = Trainer.evaluation_metrics
+
+    def fail(trainer):
+        if trainer.iteration == 2:
+            raise RuntimeError("on the way out")
+        return evaluate(trainer)
+
+    monkeypatch.setattr(Trainer, "evaluation_metrics", fail)
+    with pytest.raises(RuntimeError, match="on the way out"):
+        train(settings, out)
+    assert len(json.loads((latest(RunDir(out)) / "state.json").read_text())["pending"]) == 6
+    summarizer.gate.set()
+    monkeypatch.setattr(Trainer, "evaluation_metrics", evaluate)
+    train(settings, out, resume=True)
+    check_bank(out, 3)
+
+
+def test_tensorboard_holds_every_number_once_also_after_a_crash(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from skillsd import checkpoint
+
+    out, save = tmp_path / "run", checkpoint.save
+
+    def crash(run, state, **named):
+        if state["iteration"] == 2:
+            raise SkillSDError("after the line, before the checkpoint")
+        return save(run, state, **named)
+
+    settings = config("trainer.tensorboard=true")
+    monkeypatch.setattr(checkpoint, "save", crash)
+    with pytest.raises(SkillSDError, match="after the line"):
+        train(settings, out)
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(settings, out, resume=True)
+    events = EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    rows = RunDir(out).read_metrics()
+    names = {name for row in rows for name, value in row.items() if value is not None} - {"iteration", "alarm"}
+    assert set(events.Tags()["scalars"]) == names
+    for name in names:
+        expected = [(row["iteration"], pytest.approx(row[name], rel=1e-6)) for row in rows if row.get(name) is not None]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == expected
+
+
+def test_tensorboard_without_its_package_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="pip install tensorboard"):
+        train(config("trainer.tensorboard=true"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_of_an_iteration(whole_run):
+    last = RunDir(whole_run).read_metrics()[-1]
+    assert set(last) >= {
+        "reward", "accuracy", "advantage_std", "flat_groups", "loss_policy", "loss_distill", "grad_norm_policy",
+        "grad_norm_distill", "l_mean", "l_rms", "rho_min", "rho_max", "clip_fraction_low", "clip_fraction_high",
+        "clamp_fraction_l", "clamp_fraction_rho", "entropy", "kl_old", "logp_gap_max", "valid_actions", "turns",
+        "tokens", "bank_size", "retrievals", "summaries_pending", "seconds_rollout", "seconds_score", "seconds_update",
+        "seconds_summarize", "seconds_checkpoint", "seconds", "tokens_per_second", "peak_memory_mib",
+    }  # fmt: skip
+    assert last["retrievals"] == 4 * 3  # all tasks, from the second iteration on
 
 
 def test_alarm():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections import Counter
+
+import torch
 
 from skillsd.rollout import RolloutBatch
 
@@ -31,3 +35,12 @@ def rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
         "action_tokens": sum(t.action_tokens for t in trajectories) / count,
         "token_limit": sum(t.status == "token_limit" for t in trajectories) / count,
     }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Peaks so far, in MiB: resident memory of this process, and what torch held on ``device`` if that is a GPU."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    metrics = {"peak_memory_mib": peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)}
+    if device.type == "cuda":
+        metrics["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / (1 << 20)
+    return metrics

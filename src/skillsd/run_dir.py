@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +32,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.trajectories = self.path / "trajectories"
         self.results = self.path / "results"
+        self.tensorboard = self.path / "tensorboard"
         self.report = self.path / "report.html"
 
     def create(self, config: Config) -> None:
@@ -86,6 +87,12 @@ class RunDir:
 
     def read_trajectories(self, iteration: int) -> list[Trajectory]:
         return read_trajectories(self.trajectory_file(iteration))
+
+    def find_trajectories(self, ids: Sequence[str]) -> list[Trajectory]:
+        """The trajectories of those ids, in that order; ids that are not on disk are left out."""
+        iterations = sorted({int(name.split("/", 1)[0]) for name in ids})
+        found = {t.id: t for iteration in iterations for t in self.read_trajectories(iteration)}
+        return [found[name] for name in ids if name in found]
 
     def clear(self) -> None:
         """Forget what a run left behind that ended before its first checkpoint."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from skillsd import checkpoint
@@ -22,24 +18,29 @@ from skillsd.envs import make_taskset
 from skillsd.envs.base import HasReference, Task
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.evaluation import EvalResult, evaluate_model
+from skillsd.interrupt import on_interrupt
 from skillsd.learner import Learner, Row, assign_advantages
-from skillsd.metrics import rollout_metrics
+from skillsd.metrics import peak_memory, rollout_metrics
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
-from skillsd.seeding import derive_seed
-from skillsd.skills.bank import SkillBank, Source
+from skillsd.seeding import derive_seed, permutation
+from skillsd.skills.bank import SkillBank
 from skillsd.skills.skill import Skill
 from skillsd.skills.summarize import make_summarizer
 from skillsd.skills.summarize.base import SummaryRequest
+from skillsd.skills.summarize.intake import best_of_each_task, put_away
 from skillsd.skills.summarize.queue import SummaryQueue
 from skillsd.skills.teacher_view import contains_skill, skill_view
 from skillsd.teacher import Teacher
+from skillsd.tracking import TensorBoard, require_tensorboard
 from skillsd.trajectory import Trajectory
 
 #: What happened, for whoever watches: kind ("iteration", "evaluation", "turn", "warning") and its data.
 Listener = Callable[[str, dict[str, Any]], None]
+#: Seconds that a run which never waits for its summariser (``skills.wait=false``) gives it at the very end.
+LAST_SUMMARIES = 60.0
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Trainer:
     iteration: int = 0
     saved: int = 0
     stop: bool = False
+    board: TensorBoard | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class Trainer:
         with self.phase("summarize"):
             self.credit(hints, batch.trajectories)
             summaries = self.summarize(batch.trajectories)
+        bank = self.bank.stats()
         return {
             "iteration": self.iteration,
             **rollout_metrics(batch),
@@ -122,7 +125,8 @@ class Trainer:
             "teacher_rows_with_skill": shown,
             "tasks_with_skill": len(hints) / len(tasks),
             **summaries,
-            "bank_size": len(self.bank.skills()),
+            "bank_size": bank.skills,
+            "retrievals": bank.retrievals,
             "summaries_pending": len(self.queue.pending),
         }
 
@@ -130,7 +134,7 @@ class Trainer:
         """The tasks of this iteration: every epoch is a fresh permutation, a partial last batch is left out."""
         size = min(self.config.rollout.tasks_per_iteration, len(self.tasks))
         epoch, place = divmod(self.iteration - 1, len(self.tasks) // size)
-        order = np.random.default_rng(derive_seed(self.config.seed, "epoch", epoch)).permutation(len(self.tasks))
+        order = permutation(len(self.tasks), self.config.seed, "epoch", epoch)
         return [self.tasks[i] for i in order[place * size : (place + 1) * size]]
 
     def retrieve(self, tasks: Sequence[Task]) -> dict[str, Hint]:
@@ -193,16 +197,12 @@ class Trainer:
         """Share of rows whose teacher ids hold the skill's text. Raises if a skill was found and none does."""
         if self.spec.distill == "none" or not hints:
             return 0.0
-        seen: dict[tuple[int, ...], bool] = {}
-        count = 0
+        seen: dict[tuple[int, ...], bool] = {(): False}
         for row in rows:
-            hint = hints.get(row.trajectory.task_id)
-            if hint is None or row.teacher_prompt_ids is None:
-                continue
-            key = tuple(row.teacher_prompt_ids)
-            if key not in seen:
-                seen[key] = contains_skill(row.teacher_prompt_ids, hint.skill, self.policy.tokenizer)
-            count += seen[key]
+            key, hint = tuple(row.teacher_prompt_ids or ()), hints.get(row.trajectory.task_id)
+            if hint is not None and key not in seen:
+                seen[key] = contains_skill(key, hint.skill, self.policy.tokenizer)
+        count = sum(seen[tuple(row.teacher_prompt_ids or ())] for row in rows)
         if count == 0:
             raise SkillSDError("skills were retrieved but no teacher prompt holds one: check the chat template")
         return count / len(rows)
@@ -215,36 +215,25 @@ class Trainer:
                 self.bank.credit(hint.id, sum(rewards) / len(rewards))
 
     def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
-        """Hand the new trajectories over; put what is ready into the bank, in the order of submission."""
+        """Hand the new trajectories over; put what is ready into the bank."""
         if self.spec.privileged != "bank":
             return {}
-        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in self.select(trajectories)])
-        added = duplicates = failed = 0
-        for summary in self.queue.collect(wait=self.config.skills.wait):
-            if summary.skill is None:
-                failed += 1
-                self.listen("warning", {"text": f"no skill from {summary.trajectory.id}: {summary.error}"})
-                continue
-            origin = summary.trajectory
-            source = Source(trajectory_id=origin.id, iteration=origin.iteration)
-            stored = self.bank.add(origin.task_id, summary.skill, origin.reward, source=source)
-            added += stored is not None
-            duplicates += stored is None
-        return {"skills_added": added, "skills_duplicate": duplicates, "skills_failed": failed}
+        chosen = best_of_each_task(trajectories, self.config.skills.per_visit)
+        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in chosen])
+        return self.absorb()
 
-    def select(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """At most ``skills.per_visit`` a task: the best reward first, then the shortest (PAPER, gap "backlog")."""
-        limit = self.config.skills.per_visit
-        if limit == 0:
-            return list(trajectories)
-        groups: dict[str, list[Trajectory]] = {}
-        for trajectory in trajectories:
-            groups.setdefault(trajectory.task_id, []).append(trajectory)
-        return [
-            t
-            for group in groups.values()
-            for t in sorted(group, key=lambda t: (-t.reward, len(t.turns), t.sample))[:limit]
-        ]
+    def absorb(self) -> dict[str, int]:
+        """Put summaries into the bank, in the order of submission; the rest stays pending.
+
+        That is all of them with ``skills.wait``; else what is ready, or, at the end of the run, when there is no next
+        iteration to find them, what is ready within ``LAST_SUMMARIES`` seconds.
+        """
+        wait, end = self.config.skills.wait, self.iteration >= self.config.trainer.iterations
+        ready = self.queue.collect(wait=wait or end, timeout=None if wait else LAST_SUMMARIES)
+        return put_away(ready, self.bank, self.warn)
+
+    def warn(self, text: str) -> None:
+        self.listen("warning", {"text": text})
 
     # -- around the algorithm ------------------------------------------------------------------------------
 
@@ -269,22 +258,18 @@ class Trainer:
         )
 
     def evaluation_metrics(self) -> dict[str, float]:
-        """Greedy accuracy of the student, and of its teacher with a reference skill, where they are due."""
+        """Greedy accuracy of the student, and of its teacher with reference skills in its prompt, where due."""
         metrics: dict[str, float] = {}
-        settings = self.config.eval
+        settings, split = self.config.eval, self.config.env.test_split
         if settings.every and self.iteration % settings.every == 0:
             with self.phase("evaluate"):
-                result = self.evaluate(self.config.env.test_split, settings.tasks)
+                result = self.evaluate(split, settings.tasks)
             metrics |= {"eval_accuracy": result.accuracy, "eval_completion": result.completion}
         if settings.panel_every and self.iteration % settings.panel_every == 0:
             with self.phase("panel"):
-                metrics["teacher_accuracy"] = self.panel()
+                result = self.evaluate(split, settings.panel_tasks, with_reference=True, teacher=True)
+            metrics["teacher_accuracy"] = result.accuracy
         return metrics
-
-    def panel(self) -> float:
-        """Accuracy of the teacher with a reference skill in its prompt, on a fixed panel of held-out tasks."""
-        split, limit = self.config.env.test_split, self.config.eval.panel_tasks
-        return self.evaluate(split, limit, with_reference=True, teacher=True).accuracy
 
     def open(self, resume: Path | None) -> None:
         """Open the bank and the queue; take everything from the checkpoint ``resume`` if there is one."""
@@ -307,19 +292,23 @@ class Trainer:
             self.run.bank, capacity=skills.capacity, exploration=skills.exploration, credit=skills.credit
         )
         self.queue = SummaryQueue(make_summarizer(skills.summarizer), workers=skills.workers)
-        wanted = set(state.get("pending", ()))
-        for iteration in sorted({int(name.split("/", 1)[0]) for name in wanted}):
-            found = [t for t in self.run.read_trajectories(iteration) if t.id in wanted]
-            self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in found])
+        if self.config.trainer.tensorboard:
+            self.board = TensorBoard(self.run.tensorboard, self.iteration)
+        again = self.run.find_trajectories(state.get("pending", []))
+        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in again])
+
+    def close(self) -> None:
+        """Whatever is still being summarised is in the last checkpoint's list, for ``resume``."""
+        self.queue.close(drain=False)
+        self.bank.close()
+        if self.board:
+            self.board.close()
 
     def save(self) -> None:
+        pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
-            {
-                "iteration": self.iteration,
-                "alarm": self.alarm.state(),
-                "pending": [trajectory.id for trajectory in self.queue.pending],
-            },
+            {"iteration": self.iteration, "alarm": self.alarm.state(), "pending": pending},
             model=self.model,
             tokenizer=self.policy.tokenizer,
             optimizer=self.learner.optimizer,
@@ -332,54 +321,40 @@ class Trainer:
             checkpoint.keep_best(self.run, path)
 
     def loop(self) -> None:
-        """Iterate until done or asked to stop; every iteration ends with its line of metrics on disk."""
+        """Iterate until done or asked to stop; every iteration ends with its line of metrics on disk.
+
+        ``seconds_checkpoint`` in it is what saving took since the line before, as its own is written before saving.
+        """
         settings = self.config.trainer
+        if self.iteration >= settings.iterations and any(self.absorb().values()):  # a finished run's late summaries
+            self.save()
         while self.iteration < settings.iterations and not self.stop:
-            self.seconds = {}
             started = time.perf_counter()
             metrics = self.step()
             metrics |= self.evaluation_metrics()
             if warning := self.alarm.update(metrics["accuracy"], metrics["valid_actions"]):
                 metrics["alarm"] = warning
-                self.listen("warning", {"text": warning})
+                self.warn(warning)
             metrics |= {f"seconds_{name}": round(value, 4) for name, value in self.seconds.items()}
             metrics["seconds"] = round(time.perf_counter() - started, 4)
             metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
-            metrics["peak_memory_mib"] = peak_memory_mib()
+            metrics |= peak_memory(self.model.device)
+            self.seconds = {}
             # The line before the checkpoint: a resumed run drops lines that its checkpoint does not know.
             self.run.append_metrics(metrics)
+            if self.board:
+                self.board.write(metrics)
             if self.iteration == settings.iterations or self.iteration % settings.checkpoint_every == 0:
-                self.save()
+                with self.phase("checkpoint"):
+                    self.save()
             self.listen("iteration", metrics)
         if self.stop and self.saved < self.iteration:
             self.save()
 
-
-def peak_memory_mib() -> float:
-    """Peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-@contextmanager
-def _stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """The first ctrl-C ends the run after its iteration, with a checkpoint; a second one ends it at once."""
-
-    def handler(number: int, frame: object) -> None:
-        if trainer.stop:
-            raise KeyboardInterrupt
-        trainer.stop = True
-        trainer.listen("warning", {"text": "stopping after this iteration (ctrl-C again: at once)"})
-
-    try:
-        previous = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    def interrupt(self) -> None:
+        """End the run after this iteration, with a checkpoint."""
+        self.stop = True
+        self.warn("stopping after this iteration (ctrl-C again: at once)")
 
 
 def train(config: Config, out: str | Path, *, resume: bool = False, listen: Listener | None = None) -> RunResult:
@@ -388,6 +363,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
     The rest of a resumed run is bit for bit what it would have been (CPU, same number of threads). Raises
     :class:`UsageError` for a bad configuration and :class:`SkillSDError` for a run that cannot go on.
     """
+    if config.trainer.tensorboard:
+        require_tensorboard()
     run = RunDir(out)
     if resume:
         started = run.load_config()
@@ -399,13 +376,14 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
         trainer = Trainer(config, run, listen or (lambda kind, data: None))
         trainer.open(checkpoint.latest(run) if resume else None)
         try:
-            with _stop_on_interrupt(trainer):
+            with on_interrupt(trainer.interrupt):
                 before = _evaluated(trainer, "before") if trainer.iteration == 0 else _previous(run, "before")
                 trainer.loop()
                 after = None if trainer.stop else _evaluated(trainer, "after")
+            if not trainer.stop and (late := len(trainer.queue.pending)):
+                trainer.warn(f"{late} summaries were not ready in time: their skills are lost unless you --resume")
         finally:
-            trainer.queue.close(drain=True, timeout=60.0)
-            trainer.bank.close()
+            trainer.close()
     return RunResult(run.path, trainer.iteration, before, after, interrupted=trainer.stop)
 
 
