@@ -105,7 +105,7 @@ class EvalConfig(Section):
     every: int = Field(0, ge=0, description="iterations between greedy evaluations; 0: only before and after")
     tasks: int | None = Field(None, ge=1, description="evaluate on the first N tasks of the test split")
     panel_every: int = Field(0, ge=0, description="iterations between measurements of the teacher; 0: never")
-    panel_tasks: int = Field(64, ge=1, description="tasks of the teacher panel (first N of the train split)")
+    panel_tasks: int = Field(64, ge=1, description="tasks of the teacher panel (first N of the test split)")
 
 
 class Config(Section):
