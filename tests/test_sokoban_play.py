@@ -17,6 +17,20 @@ from skillsd.errors import UsageError
 
 KEYS = {"up": "w", "down": "s", "left": "a", "right": "d"}
 ARROWS = {"up": "\x1b[A", "down": "\x1b[B", "left": "\x1b[D", "right": "\x1bOC"}
+#: A game without keys or colours of its own, which answers with what rich could take for markup, emoji or a board.
+PLAIN = """
+from skillsd.envs.base import Score, Step, Task
+from skillsd.envs.play import play
+class Echo:
+    name, max_turns = "echo", 3
+    def tasks(self, split): return [Task("first")]
+    def make(self): return self
+    def reset(self, task): return "say [bold]hi[/bold] :smile:\\n###"
+    def step(self, action): return Step(f"you said {action}", action == "hi")
+    def score(self): return Score(0.5, False, 0.5)
+    def close(self): print("closed")
+play(Echo(), "train")
+"""
 CODE = "from skillsd.envs import make_taskset; from skillsd.envs.play import play; "
 CODE += "play(make_taskset('sokoban', variant='one_box'), 'test')"
 
@@ -25,8 +39,8 @@ def solution(index=0):
     return solve(Board(make_taskset("sokoban", variant="one_box").tasks("test")[index].data["level"]))
 
 
-def piped(*lines):
-    out = subprocess.run([sys.executable, "-c", CODE], input="\n".join(lines), capture_output=True, text=True)
+def piped(*lines, code=CODE):
+    out = subprocess.run([sys.executable, "-c", code], input="\n".join(lines), capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     return out.stdout
 
@@ -60,6 +74,35 @@ def test_the_turn_limit_ends_the_level():
 def test_an_index_outside_the_split():
     with pytest.raises(UsageError, match="tasks 0 to 95, not 96"):
         play(make_taskset("sokoban"), "train", 96)
+
+
+def test_any_environment_plays_by_the_line():
+    told = piped("w", "hi", code=PLAIN).splitlines()
+    assert "say [bold]hi[/bold] :smile:" in told
+    assert "###" in told  # not spread like a board
+    assert [line for line in told if line.startswith("you")] == ["you said w", "you said hi"]
+    assert told[-2:] == ["over: reward 0.5. n: next, r: again, u: undo, q: quit", "closed"]
+
+
+def test_sokoban_draws_boards_in_colour_and_leaves_text_alone():
+    drawn = make_taskset("sokoban").render_text("Push X onto O.\n\n####\n#PX#\n####")
+    assert drawn.plain == "Push X onto O.\n\n# # # # \n# P X # \n# # # # "
+    spans = {drawn.plain[span.start : span.end].strip(): str(span.style) for span in drawn.spans}
+    assert spans == {"#": "grey50", "P": "bold cyan", "X": "yellow"}
+
+
+def test_lines_at_a_terminal_where_there_are_no_keys():
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", PLAIN], stdin=follower, stdout=subprocess.PIPE, text=True)
+    try:
+        os.write(leader, b"up\nq\n")
+        told, _ = process.communicate(timeout=20)
+        assert "you said up" in told
+        assert told.endswith("closed\n")
+    finally:
+        process.kill()
+        os.close(leader)
+        os.close(follower)
 
 
 def test_arrow_keys_at_a_terminal():

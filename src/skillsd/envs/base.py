@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from skillsd.skills.skill import Skill
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,20 @@ class HasRender(Protocol):
     def render_html(self, observation: str) -> str:
         """An HTML fragment (already escaped) that shows ``observation``."""
         ...
+
+
+@runtime_checkable
+class HasRenderText(Protocol):
+    """A task set whose observations look better drawn than printed when a person plays (``skillsd play``)."""
+
+    def render_text(self, observation: str) -> Text | str:
+        """What a terminal shows for ``observation``."""
+        ...
+
+
+@runtime_checkable
+class HasKeys(Protocol):
+    """A task set whose actions are few enough for single keys in ``skillsd play``; others are played by the line."""
+
+    #: What a key stands for, as an assistant message: a letter other than u, r, n and q, or an arrow: ↑ ↓ ← →
+    play_keys: Mapping[str, str]

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
+from rich.text import Text
+
 from skillsd.envs.base import Score, Step, Task
-from skillsd.envs.sokoban.game import GLYPHS, Board, canonical_hash, read_boxoban
+from skillsd.envs.sokoban.game import DIRECTIONS, GLYPHS, Board, canonical_hash, read_boxoban
 from skillsd.envs.sokoban.solver import solve
 from skillsd.envs.sokoban.text import INVALID, PROMPT, parse_action
 from skillsd.errors import SkillSDError, UsageError
@@ -22,6 +25,7 @@ from skillsd.skills.skill import Skill
 _MAX_TURNS = {"paper": 40, "one_box": 20}
 #: Levels with a shorter solution are left out of a variant's splits (a novice solves them by chance).
 _MIN_OPTIMAL = {"paper": 1, "one_box": 5}
+_STYLES = {"#": "grey50", "_": "grey30", "O": "red", "X": "yellow", "T": "green", "P": "bold cyan", "S": "bold cyan"}
 _COLOURS = {"#": "#6b7280", "X": "#d97706", "T": "#16a34a", "P": "#2563eb", "S": "#2563eb"}
 
 
@@ -70,6 +74,7 @@ class SokobanTasks:
     """
 
     name = "sokoban"
+    play_keys = MappingProxyType({key: f"```{move}```" for key, move in zip("wsad↑↓←→", DIRECTIONS * 2, strict=True)})
 
     def __init__(
         self,
@@ -111,6 +116,15 @@ class SokobanTasks:
         if moves is None:
             raise SkillSDError(f"task {task.id} has no solution")
         return describe_solution(level, moves)
+
+    def render_text(self, observation: str) -> Text:
+        """Boards in colour, a blank after each cell; all else as it is."""
+        text = Text()
+        for line in observation.splitlines(keepends=True):
+            board = bool(bare := line.rstrip("\n")) and not set(bare) - GLYPHS
+            for glyph in line:
+                text.append(glyph + " " * (board and glyph != "\n"), _STYLES.get(glyph, "") if board else "")
+        return text
 
     def render_html(self, observation: str) -> str:
         """The last board in ``observation`` as an SVG; text without a board comes back escaped."""
