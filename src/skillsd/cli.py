@@ -112,6 +112,47 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="TOML file with rows and seeds (docs/compare.md).")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; finished cells in it are kept.")],
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time; default: one a GPU, or one a core.")] = None,
+    keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep checkpoints and trajectories.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods over seeds; killed or extended, it goes on where it was.
+
+    Example: skillsd compare comparisons/smoke.toml --out runs/smoke
+    """
+    import torch
+
+    from skillsd.compare.live import Watcher
+    from skillsd.compare.matrix import load_matrix
+    from skillsd.compare.report import write
+    from skillsd.compare.runner import Comparison
+
+    matrix = load_matrix(file)
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    jobs = jobs or gpus or cores
+    comparison = Comparison(matrix, out, jobs=jobs, threads=max(1, cores // jobs), gpus=gpus, keep_runs=keep_runs)
+    with Watcher(console, comparison) as watch:
+        cells = comparison.run(watch)
+    summary = write(cells, out, baselines=matrix.baselines, splits=matrix.splits) if cells else {}
+    if as_json:
+        print(json.dumps(summary))
+    elif cells:
+        print((out / "compare.md").read_text("utf-8"))
+        console.print(f"page    {out / 'compare.html'}")
+    failed = [p for p in comparison.progress if p.state == "failed"]
+    for p in failed:
+        console.print(f"failed  {p.spec.row}, seed {p.spec.seed}: {p.reason}", style="red", markup=False)
+    if comparison.stopped:
+        console.print("stopped early; the same command goes on")
+        raise typer.Exit(130)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def presets(
     show: Annotated[str | None, typer.Option(help="Print every setting of this preset as TOML.")] = None,
     as_json: Json = False,
@@ -326,6 +367,7 @@ def _skill_row(stored: Any) -> dict[str, Any]:
 def main() -> NoReturn:
     """Entry point: errors that a user can mend become one line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin cripple a busy machine
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()

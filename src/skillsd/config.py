@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from skillsd.errors import UsageError
 from skillsd.methods import METHODS, Method
+from skillsd.skills.controls import Shown
 
 
 class Section(BaseModel):
@@ -65,6 +66,7 @@ class SkillsConfig(Section):
     capacity: int = Field(8, ge=1, description="skills kept a task")
     exploration: float = Field(2**0.5, ge=0)
     credit: Literal["source", "group"] = "group"
+    shown: Shown = Field("own", description="control: what the teacher sees in place of its task's own skill")
     per_visit: int = Field(2, ge=0, description="new skills a task may gain in one iteration; 0: all")
     wait: bool = Field(True, description="await the summariser at the iteration boundary (reproducible)")
     workers: int = Field(2, ge=1)
@@ -150,8 +152,7 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Co
 
     Raises :class:`UsageError` (one line that names the setting) for anything unknown or out of range.
     """
-    tree = _read(preset_or_path)
-    tree.pop("meta", None)  # versions that a run folder's config.toml records
+    tree = read_tree(preset_or_path)
     for override in overrides:
         _apply(tree, override)
     return parse_config(tree)
@@ -170,7 +171,8 @@ def parse_config(tree: dict[str, Any]) -> Config:
         raise UsageError(f"{where}: {message} (got {first['input']!r})" if where else message) from None
 
 
-def _read(preset_or_path: str | Path) -> dict[str, Any]:
+def read_tree(preset_or_path: str | Path) -> dict[str, Any]:
+    """The plain tree of a preset or TOML file. Raises :class:`UsageError`."""
     name = str(preset_or_path)
     if name in presets():
         text = (resources.files("skillsd") / "presets" / f"{name}.toml").read_text("utf-8")
@@ -183,9 +185,11 @@ def _read(preset_or_path: str | Path) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}: cannot be read ({error})") from None
     try:
-        return tomllib.loads(text)
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name}: not valid TOML: {error}") from None
+    tree.pop("meta", None)  # versions that a run folder's config.toml records
+    return tree
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -16,7 +16,7 @@ class Method:
     #: Whether the policy itself sees the skill in its rollout prompt (skill-augmented GRPO only).
     skill_in_student_prompt: bool = False
     #: What the teacher is shown in front of the task.
-    privileged: Literal["none", "bank", "reference"] = "bank"
+    privileged: Literal["none", "bank", "reference", "hindsight"] = "bank"
     #: Whose weights score (or sample) under the teacher's view.
     teacher: Literal["none", "dynamic", "frozen", "ema"] = "dynamic"
     #: Whether the trajectory's reward enters the loss (GRPO).
@@ -24,6 +24,11 @@ class Method:
     #: How distillation enters: as the loss L_SDL, or as a per-token advantage (vanilla OPD).
     distill: Literal["none", "loss", "advantage"] = "loss"
     estimator: Literal["iw_k3", "iw_k3_detached", "k1", "k2", "k3"] = "iw_k3"
+
+    @property
+    def uses_bank(self) -> bool:
+        """Whether trajectories become skills that later iterations find."""
+        return self.privileged in ("bank", "hindsight")
 
 
 METHODS: dict[str, Method] = {
@@ -43,6 +48,9 @@ METHODS: dict[str, Method] = {
     ),
     "skill_sd_frozen": Method("ablation: the teacher keeps its first weights", teacher="frozen"),
     "skill_sd_ema": Method("variant: the teacher is an exponential moving average of the student", teacher="ema"),
+    "skill_sd_hindsight": Method(
+        "variant: a group's own best success teaches it, the bank's skill where there is none", privileged="hindsight"
+    ),
     "teacher_frozen": Method(
         "ablation: a frozen teacher samples under the skill", rollouts="teacher", teacher="frozen"
     ),

@@ -27,7 +27,7 @@ from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
 from skillsd.skills.bank import SkillBank
-from skillsd.skills.skill import Skill
+from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.summarize import make_summarizer
 from skillsd.skills.summarize.base import SummaryRequest
 from skillsd.skills.summarize.intake import best_of_each_task, put_away
@@ -52,14 +52,6 @@ class RunResult:
     before: EvalResult | None
     after: EvalResult | None
     interrupted: bool
-
-
-@dataclass
-class Hint:
-    """The skill that a task's teacher reads in this iteration; ``id`` is None for a reference solution."""
-
-    skill: Skill
-    id: int | None
 
 
 @dataclass
@@ -105,6 +97,7 @@ class Trainer:
         if not batch.trajectories:
             reason = batch.dropped[0].reason if batch.dropped else "no episodes"
             raise SkillSDError(f"iteration {self.iteration}: every episode was dropped ({reason})")
+        hints |= self.look_back(batch.trajectories)
         rows = [self.view(trajectory, hints.get(trajectory.task_id)) for trajectory in batch.trajectories]
         groups = assign_advantages(rows, self.config.loss.advantage_eps)
         with self.phase("score"):
@@ -137,17 +130,22 @@ class Trainer:
         order = permutation(len(self.tasks), self.config.seed, "epoch", epoch)
         return [self.tasks[i] for i in order[place * size : (place + 1) * size]]
 
-    def retrieve(self, tasks: Sequence[Task]) -> dict[str, Hint]:
+    def retrieve(self, tasks: Sequence[Task]) -> Hints:
         """S(x), once per task and iteration; a task for which nothing is known has no entry."""
-        hints: dict[str, Hint] = {}
-        for task in tasks:
-            if self.spec.privileged == "reference" and isinstance(self.taskset, HasReference):
-                hints[task.id] = Hint(self.taskset.reference(task), None)
-            elif self.spec.privileged == "bank" and (found := self.bank.retrieve(task.id)) is not None:
-                hints[task.id] = Hint(found.skill, found.id)
-        return hints
+        if self.spec.privileged == "reference":
+            return self.shown(from_reference(tasks, self.taskset))
+        return self.shown(from_bank(tasks, self.bank)) if self.spec.uses_bank else {}
 
-    def sample(self, tasks: Sequence[Task], hints: dict[str, Hint]) -> RolloutBatch:
+    def look_back(self, trajectories: Sequence[Trajectory]) -> Hints:
+        """Skills from this very batch, for methods that teach in hindsight."""
+        if self.spec.privileged != "hindsight":
+            return {}
+        return self.shown(in_hindsight(trajectories, self.by_id, self.summarizer, self.warn))
+
+    def shown(self, hints: Hints) -> Hints:
+        return as_shown(hints, self.config.skills.shown, derive_seed(self.config.seed, "shown", self.iteration))
+
+    def sample(self, tasks: Sequence[Task], hints: Hints) -> RolloutBatch:
         """G trajectories a task. Only methods that say so put a skill into the rollout prompt."""
         config = self.config.rollout
         guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
@@ -193,7 +191,7 @@ class Trainer:
                 )
         return Row(trajectory, student, teacher)
 
-    def check_teacher_sees_skills(self, rows: Sequence[Row], hints: dict[str, Hint]) -> float:
+    def check_teacher_sees_skills(self, rows: Sequence[Row], hints: Hints) -> float:
         """Share of rows whose teacher ids hold the skill's text. Raises if a skill was found and none does."""
         if self.spec.distill == "none" or not hints:
             return 0.0
@@ -216,7 +214,7 @@ class Trainer:
 
     def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
         """Hand the new trajectories over; put what is ready into the bank."""
-        if self.spec.privileged != "bank":
+        if not self.spec.uses_bank:
             return {}
         chosen = best_of_each_task(trajectories, self.config.skills.per_visit)
         self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in chosen])
@@ -291,7 +289,8 @@ class Trainer:
         self.bank = SkillBank(
             self.run.bank, capacity=skills.capacity, exploration=skills.exploration, credit=skills.credit
         )
-        self.queue = SummaryQueue(make_summarizer(skills.summarizer), workers=skills.workers)
+        self.summarizer = make_summarizer(skills.summarizer)
+        self.queue = SummaryQueue(self.summarizer, workers=skills.workers)
         if self.config.trainer.tensorboard:
             self.board = TensorBoard(self.run.tensorboard, self.iteration)
         again = self.run.find_trajectories(state.get("pending", []))

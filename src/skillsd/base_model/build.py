@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from skillsd.base_model.episodes import Lesson, lessons
+from skillsd.base_model.episodes import VIEWS, Lesson, lessons
 from skillsd.base_model.tokenizer import ASSISTANT, END, PAD, USER, parts, train_tokenizer
 from skillsd.envs.sokoban.game import DIRECTIONS
 from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action
@@ -28,8 +28,10 @@ class Recipe:
     """Everything that the weights depend on. ``episodes`` at ``batch`` episodes an update."""
 
     seed: int = 0
-    episodes: int = 32_000
+    episodes: int = 40_000
     batch: int = 16
+    two_boxes: float = 0.4
+    views: tuple[tuple[str, float], ...] = VIEWS
     lr: float = 2e-3
     matrix_lr: float = 1e-2
     hidden: int = 128
@@ -81,15 +83,17 @@ class Encoder:
 
 def make_tokenizer(seed: int, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
     corpus = [PROMPT, INVALID] * 100 + [format_action(d) for d in DIRECTIONS] * 1000  # one token for each move
-    corpus += [skill_view(lesson.skill, "") for lesson in lessons(seed, 2000, excluded) if lesson.skill is not None]
+    skills = (lesson.skill for lesson in lessons(seed, 2000, excluded))
+    corpus += [skill_view(skill, "") for skill in skills if skill is not None]
     return train_tokenizer(corpus)
 
 
 def loss_of(model: Qwen3ForCausalLM, batch: list[Example], directions: list[int], pad: int) -> torch.Tensor:
     """Cross-entropy to the move distributions, plus the form of an answer, plus a little for the boards."""
     width = max(len(e.ids) for e in batch)
-    ids = torch.tensor([e.ids + [pad] * (width - len(e.ids)) for e in batch])
-    hidden = model.model(input_ids=ids).last_hidden_state
+    device = model.device
+    ids = torch.tensor([e.ids + [pad] * (width - len(e.ids)) for e in batch], device=device)
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
     weights = (ids[:, 1:] != pad).float() * BOARD_WEIGHT
     rows, columns, targets = [], [], []
     for row, example in enumerate(batch):
@@ -100,11 +104,11 @@ def loss_of(model: Qwen3ForCausalLM, batch: list[Example], directions: list[int]
         rows += [row] * len(example.moves)
         columns += example.moves
         targets += example.targets
-    logits = model.lm_head(hidden[:, :-1])
-    plain = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(weights)
-    logps = log_softmax(logits[rows, columns], -1)[:, directions]
-    soft = -(torch.tensor(targets) * logps).sum(-1)
-    return (plain * weights).sum() / weights.sum() + soft.mean()
+    written = weights > 0
+    plain = cross_entropy(model.lm_head(hidden[written]), ids[:, 1:][written], reduction="none")
+    logps = log_softmax(model.lm_head(hidden[rows, columns]), -1)[:, directions]
+    soft = -(torch.tensor(targets, device=device) * logps).sum(-1)
+    return (plain * weights[written]).sum() / weights.sum() + soft.mean()
 
 
 def compose_embeddings(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> None:
@@ -121,7 +125,11 @@ def compose_embeddings(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFa
 
 
 def build(
-    out: Path, recipe: Recipe, excluded: frozenset[str], report: Callable[[int, int, float, float], None] | None = None
+    out: Path,
+    recipe: Recipe,
+    excluded: frozenset[str],
+    report: Callable[[int, int, float, float], None] | None = None,
+    device: str = "cpu",
 ) -> None:
     """Train and save to ``out`` (safetensors, tokenizer, chat template).
 
@@ -150,6 +158,7 @@ def build(
         )
     )
     compose_embeddings(model, tokenizer, torch.Generator().manual_seed(recipe.seed))
+    model.to(torch.device(device))  # type: ignore[arg-type]
     # Muon for the matrices: AdamW alone needs ten times the episodes before the model reads a board at all.
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -179,7 +188,10 @@ def build(
 
 def _batches(encoder: Encoder, recipe: Recipe, excluded: frozenset[str]) -> Iterator[list[Example]]:
     """Batches of similar length (little padding), drawn from a pool that is shuffled by generation."""
-    stream = (encoder.example(lesson) for lesson in lessons(recipe.seed + 1, recipe.episodes, excluded))
+    stream = (
+        encoder.example(lesson)
+        for lesson in lessons(recipe.seed + 1, recipe.episodes, excluded, recipe.two_boxes, recipe.views)
+    )
     generator = torch.Generator().manual_seed(recipe.seed)
     while pool := list(islice(stream, recipe.batch * 16)):
         pool.sort(key=lambda e: len(e.ids))

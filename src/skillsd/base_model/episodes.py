@@ -26,6 +26,9 @@ from skillsd.skills.summarize.sokoban_rules import Push, replay, tell
 
 Moves = dict[str, float]
 
+#: How often each view is taught.
+VIEWS = (("plain", 0.2), ("success", 0.45), ("failure", 0.1), ("foreign", 0.25))
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -38,22 +41,13 @@ class Lesson:
 
 
 def novice(board: Board) -> Moves:
-    """Half at random among the moves that do something, half straight at the nearest box and its push."""
-    free = [d for d in DIRECTIONS if _does_something(board, d)] or list(DIRECTIONS)
+    """Half at random, half straight at the nearest box, through walls if need be: as a model that plays unskilled."""
     row, column = board.row_col(board.player)
     boxes = [board.row_col(b) for b in board.positions("box") if board.cells[b] == "X"]
     r, c = min(boxes, key=lambda p: abs(p[0] - row) + abs(p[1] - column), default=(row, column))
     ahead = [("up", r < row), ("down", r > row), ("left", c < column), ("right", c > column)]
-    keen = [d for d, wanted in ahead if wanted and d in free] or free
-    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(free))])
-
-
-def _does_something(board: Board, direction: str) -> bool:
-    delta = board.deltas[direction]
-    there = board.cells[board.player + delta]
-    if there in "XT":
-        return board.cells[board.player + 2 * delta] in "_O"
-    return there != "#"
+    keen = [d for d, wanted in ahead if wanted] or list(DIRECTIONS)
+    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(list(DIRECTIONS)))])
 
 
 def _uniform(moves: list[str]) -> Moves:
@@ -146,9 +140,19 @@ def _attempt(rng: random.Random, level: str, table: dict[State, int], noise: flo
     return _play(rng, Board(level), Reader(level, table, "success", [], None), noise, turns).taken
 
 
-def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 0.15) -> Iterator[Lesson]:
-    """``count`` episodes of ``seed``, on generated levels whose hash is not ``excluded``."""
+def lessons(
+    seed: int,
+    count: int,
+    excluded: frozenset[str],
+    two_boxes: float = 0.4,
+    views: tuple[tuple[str, float], ...] = VIEWS,
+) -> Iterator[Lesson]:
+    """``count`` episodes of ``seed``, on generated levels whose hash is not ``excluded``.
+
+    ``two_boxes`` is the share of levels with two boxes, ``views`` the weight of each view.
+    """
     rng = random.Random(derive_seed(seed, "lessons"))
+    names, weights = zip(*views, strict=True)
     foreign: Skill | None = None  # the last skill of an earlier level
     made = index = 0
     while made < count:
@@ -160,7 +164,7 @@ def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 
         turns = 20 if boxes == 1 else 28
         table = distances(Board(level.text))
         own: Skill | None = None
-        for view in rng.choices(("plain", "success", "failure", "foreign"), (0.25, 0.5, 0.1, 0.15), k=2):
+        for view in rng.choices(names, weights, k=2):
             noise = rng.choice((0.0, 0.3, 0.6)) if view == "success" else 1.0
             skill, plan, fatal = None, [], None
             if view in ("success", "failure"):

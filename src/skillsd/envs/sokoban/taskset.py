@@ -23,8 +23,6 @@ from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills.skill import Skill
 
 _MAX_TURNS = {"paper": 40, "one_box": 20}
-#: Levels with a shorter solution are left out of a variant's splits (a novice solves them by chance).
-_MIN_OPTIMAL = {"paper": 1, "one_box": 5}
 _STYLES = {"#": "grey50", "_": "grey30", "O": "red", "X": "yellow", "T": "green", "P": "bold cyan", "S": "bold cyan"}
 _COLOURS = {"#": "#6b7280", "X": "#d97706", "T": "#16a34a", "P": "#2563eb", "S": "#2563eb"}
 
@@ -91,10 +89,7 @@ class SokobanTasks:
             raise UsageError("sokoban: test_levels needs levels, the file to train on")
         self.max_turns = max_turns or _MAX_TURNS["paper" if levels is not None else variant]
         if levels is None:
-            self._splits = {
-                split: [task for task in tasks if task.data["optimal"] >= _MIN_OPTIMAL[variant]]
-                for split, tasks in _fixed(variant).items()
-            }
+            self._splits = _fixed(variant)
         else:
             train = _boxoban(levels)
             self._splits = {"train": train, "test": train if test_levels is None else _boxoban(test_levels)}

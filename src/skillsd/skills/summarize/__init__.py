@@ -9,9 +9,16 @@ __all__ = ["Summarizer", "SummaryRequest", "make_summarizer"]
 
 
 def make_summarizer(name: str) -> Summarizer:
-    """The summariser ``name``; so far ``rules`` (Sokoban, no LLM). Raises :class:`UsageError` for another name."""
+    """The summariser ``name``: ``rules`` (Sokoban, no LLM) or ``trajectory`` (the attempt itself, a control).
+
+    Raises :class:`UsageError` for another name.
+    """
     if name == "rules":
         from skillsd.skills.summarize.sokoban_rules import SokobanRules
 
         return SokobanRules()
-    raise UsageError(f"skills.summarizer: unknown summariser {name!r}; known: rules")
+    if name == "trajectory":
+        from skillsd.skills.summarize.raw import RawTrajectory
+
+        return RawTrajectory()
+    raise UsageError(f"skills.summarizer: unknown summariser {name!r}; known: rules, trajectory")

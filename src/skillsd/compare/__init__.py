@@ -1,0 +1,1 @@
+"""Methods x seeds: run, measured, and shown with intervals."""

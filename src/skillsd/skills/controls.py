@@ -1,0 +1,87 @@
+"""What a comparison may show the teacher instead of its task's own skill, to learn what a skill is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import numpy as np
+
+from skillsd.skills.skill import Skill
+
+Shown = Literal[
+    "own", "shuffled", "empty", "random_text", "no_success_analysis", "no_mistake_analysis", "no_golden_workflow"
+]
+SHOWN: tuple[str, ...] = get_args(Shown)
+
+_FIELDS = tuple(Skill.model_fields)
+#: Words that say nothing about any task.
+_WORDS = [
+    "about",
+    "after",
+    "again",
+    "also",
+    "before",
+    "between",
+    "chair",
+    "cloud",
+    "copper",
+    "during",
+    "early",
+    "every",
+    "garden",
+    "however",
+    "into",
+    "letter",
+    "many",
+    "maybe",
+    "milk",
+    "never",
+    "number",
+    "often",
+    "paper",
+    "quiet",
+    "river",
+    "seven",
+    "silver",
+    "some",
+    "stone",
+    "summer",
+    "table",
+    "their",
+    "under",
+    "until",
+    "which",
+    "window",
+    "winter",
+    "without",
+    "yellow",
+]
+
+
+def show(shown: Shown, skills: Mapping[str, Skill], seed: int) -> dict[str, Skill]:
+    """``skills`` by task as the teacher is to see them; same tasks, except as said.
+
+    ``shuffled``: every task gets the skill of another task of the batch (none if there is no other); ``empty``: the
+    labels alone; ``random_text``: each field's words replaced by random ones; ``no_FIELD``: that field left empty.
+    """
+    rng = np.random.default_rng(seed)
+    if shown == "own":
+        return dict(skills)
+    if shown == "shuffled":
+        order = [list(skills)[i] for i in rng.permutation(len(skills))]
+        others = [*order[1:], *order[:1]]
+        return {task: skills[other] for task, other in zip(order, others, strict=True) if task != other}
+    if shown == "random_text":
+        return {task: _rewritten(skill, rng) for task, skill in skills.items()}
+    emptied = _FIELDS if shown == "empty" else (shown.removeprefix("no_"),)
+    # A Skill of the bank never has empty fields, so these copies skip its checks.
+    return {task: skill.model_copy(update=dict.fromkeys(emptied, "")) for task, skill in skills.items()}
+
+
+def _rewritten(skill: Skill, rng: np.random.Generator) -> Skill:
+    texts = {}
+    for field in _FIELDS:
+        count = len(getattr(skill, field).split())
+        texts[field] = " ".join(_WORDS[i] for i in rng.integers(0, len(_WORDS), count)).capitalize() + "."
+    return Skill(**texts)
