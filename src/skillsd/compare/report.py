@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from skillsd.compare.cell import Cell, Point
-from skillsd.compare.stats import Results, difference, episodes_to_reach, estimate, holm
+from skillsd.compare.stats import Estimate, Scores, episodes_to_reach, holm, mean_interval, paired_bootstrap
 from skillsd.run_dir import write_atomic
 
 matplotlib.use("Agg")
@@ -44,27 +44,27 @@ def summarize(cells: Sequence[Cell], baselines: Sequence[str], splits: Sequence[
 
 
 def _split(rows: dict[str, list[Cell]], split: str, baselines: Sequence[str]) -> dict[str, Any]:
-    success: dict[str, Results] = {}
-    completion: dict[str, Results] = {}
+    success: dict[str, Scores] = {}
+    completion: dict[str, Scores] = {}
     for name, group in rows.items():
         success[name] = {c.seed: [float(s) for s in c.after[split].success] for c in group}
         completion[name] = {c.seed: c.after[split].completion for c in group}
     table: dict[str, Any] = {
         name: {
             "tasks": len(rows[name][0].after[split].task_ids),
-            "accuracy": asdict(estimate(success[name])),
-            "completion": asdict(estimate(completion[name])),
-            "by_seed": {seed: float(np.mean(values)) for seed, values in sorted(success[name].items())},
+            "accuracy": _found(mean_interval(success[name])),
+            "completion": _found(mean_interval(completion[name])),
+            "by_seed": {seed: float(np.asarray(values).mean()) for seed, values in sorted(success[name].items())},
             "against": {},
         }
         for name in rows
     }
     for baseline in baselines:
         others = [name for name in rows if name not in (baseline, "base")]
-        found = {name: difference(success[name], success[baseline]) for name in others}
-        corrected = holm([found[name].p for name in others])
+        found = {name: paired_bootstrap(success[name], success[baseline]) for name in others}
+        corrected = holm([found[name].p or 0.0 for name in others])
         for name, p in zip(others, corrected, strict=True):
-            table[name]["against"][baseline] = {**asdict(found[name]), "p_holm": p}
+            table[name]["against"][baseline] = {**_found(found[name]), "p_holm": p}
     return table
 
 
@@ -78,7 +78,8 @@ def _reach(rows: dict[str, list[Cell]]) -> dict[str, Any]:
             continue
         table[name] = {}
         for percent in range(10, int(best * 100) + 1, 10):
-            found = [episodes_to_reach([p.episodes for p in c], _accuracies(c), percent / 100) for c in group]
+            per_seed = {i: [(p.episodes, p.eval_accuracy or 0.0) for p in c] for i, c in enumerate(group)}
+            found = list(episodes_to_reach(per_seed, [percent / 100])[0].per_seed.values())
             times = [f for f in found if f is not None]
             table[name][str(percent)] = {
                 "episodes": float(np.mean(times)) if times else None,
@@ -92,8 +93,9 @@ def _evaluated(curve: Sequence[Point]) -> list[Point]:
     return [p for p in curve if p.eval_accuracy is not None]
 
 
-def _accuracies(curve: Sequence[Point]) -> list[float]:
-    return [p.eval_accuracy or 0.0 for p in curve]
+def _found(estimate: Estimate) -> dict[str, Any]:
+    tree = asdict(estimate)
+    return {"mean": tree.pop("value"), **tree, "seeds": len(estimate.seeds)}
 
 
 def _cost(group: Sequence[Cell]) -> dict[str, float]:
