@@ -33,4 +33,5 @@ class CollapseAlarm:
         return warning
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the constructor takes it back."""
         return {"recent": self.recent, "best": self.best}

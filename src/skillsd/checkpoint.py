@@ -25,6 +25,7 @@ from skillsd.teacher import Teacher
 
 
 def folder(run: RunDir, iteration: int) -> Path:
+    """Where the checkpoint of ``iteration`` lives."""
     return run.checkpoints / f"step-{iteration:06d}"
 
 

@@ -16,6 +16,8 @@ from skillsd.skills.controls import Shown
 
 
 class Section(BaseModel):
+    """A table of settings: unknown keys are refused, values are checked and cannot change."""
+
     model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
 
 
@@ -96,6 +98,8 @@ class OptimConfig(Section):
 
 
 class TrainerConfig(Section):
+    """How long, and how often to save."""
+
     iterations: int = Field(100, ge=0)
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
@@ -104,6 +108,8 @@ class TrainerConfig(Section):
 
 
 class EvalConfig(Section):
+    """What is measured while training; before and after are always measured."""
+
     every: int = Field(0, ge=0, description="iterations between greedy evaluations; 0: only before and after")
     tasks: int | None = Field(None, ge=1, description="evaluate on the first N tasks of the test split")
     panel_every: int = Field(0, ge=0, description="iterations between measurements of the teacher; 0: never")

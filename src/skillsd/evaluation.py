@@ -45,11 +45,13 @@ class EvalResult:
     per_task: list[dict[str, Any]]
 
     def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> EvalResult:
+        """Read what :meth:`save` wrote."""
         tree = json.loads(path.read_text("utf-8"))
         for key in ("accuracy_interval", "completion_interval"):
             tree[key] = tuple(tree[key])

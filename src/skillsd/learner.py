@@ -37,9 +37,11 @@ class Row:
     advantage: float = 0.0
 
     def student(self) -> TokenRow:
+        """The completion behind the plain prompt."""
         return TokenRow(self.student_prompt_ids, self.trajectory.completion_ids, self.trajectory.action_mask)
 
     def teacher(self) -> TokenRow:
+        """The same completion behind the skill and the plain prompt."""
         assert self.teacher_prompt_ids is not None
         return TokenRow(self.teacher_prompt_ids, self.trajectory.completion_ids, self.trajectory.action_mask)
 
@@ -77,6 +79,7 @@ def padded(rows: Sequence[Sequence[float]], width: int) -> Tensor:
 
 
 def action_values(values: Sequence[float], mask: Sequence[int]) -> list[float]:
+    """The values at action tokens."""
     return [value for value, action in zip(values, mask, strict=True) if action]
 
 
@@ -171,6 +174,8 @@ class Learner:
             metrics |= self._combine(distilled)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm))
         metrics["grad_norm"] = norm
+        if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
+            metrics |= {"grad_norm_policy": 0.0, "grad_norm_distill": norm} if weight else {"grad_norm_policy": norm}
         if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
             self.optimizer.zero_grad()
             raise SkillSDError(

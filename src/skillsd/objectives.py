@@ -122,6 +122,7 @@ class Diagnostics:
     gap_max: float = 0.0
 
     def merge(self, other: Diagnostics) -> None:
+        """Add another micro-batch's sums."""
         for name in self.__dataclass_fields__:
             mine, theirs = getattr(self, name), getattr(other, name)
             pick = {"rho_max": max, "gap_max": max, "rho_min": min}.get(name)

@@ -33,6 +33,7 @@ class Progress:
         self.status.stop()
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        """Print what happened."""
         if kind == "turn":
             self.status.update(f"{self.label}: {data['done']} of {data['total']} episodes done")
         elif kind == "iteration":

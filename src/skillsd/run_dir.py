@@ -48,6 +48,7 @@ class RunDir:
             raise SkillSDError(f"{self.path}: cannot be written ({error.strerror})") from None
 
     def load_config(self) -> Config:
+        """The settings that the run was started with. Raises :class:`UsageError` where there is no run."""
         if not self.config.is_file():
             raise UsageError(f"{self.path} holds no run (no config.toml)")
         return load_config(self.config)
@@ -63,6 +64,7 @@ class RunDir:
             yield
 
     def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one line and wait until it is on disk; NaN and infinity become null."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(row)) + "\n")
             file.flush()
@@ -80,12 +82,15 @@ class RunDir:
         return rows
 
     def trajectory_file(self, iteration: int) -> Path:
+        """Where the trajectories of ``iteration`` are."""
         return self.trajectories / f"{iteration:06d}.parquet"
 
     def write_trajectories(self, iteration: int, trajectories: list[Trajectory]) -> None:
+        """Write the trajectories of ``iteration``, whole or not at all."""
         write_trajectories(self.trajectory_file(iteration), trajectories)
 
     def read_trajectories(self, iteration: int) -> list[Trajectory]:
+        """The trajectories of ``iteration``. Raises :class:`SkillSDError` if they are missing or damaged."""
         return read_trajectories(self.trajectory_file(iteration))
 
     def find_trajectories(self, ids: Sequence[str]) -> list[Trajectory]:

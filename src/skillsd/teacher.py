@@ -28,6 +28,7 @@ class Teacher:
 
     @property
     def model(self) -> PreTrainedModel:
+        """The model that scores, or samples, under the skill."""
         return self.student if self.copy is None else self.copy
 
     @torch.no_grad()

@@ -32,4 +32,5 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
+        """Write what is pending and close the file."""
         self._writer.close()

@@ -143,6 +143,7 @@ class Trainer:
         return self.shown(in_hindsight(trajectories, self.by_id, self.summarizer, self.warn))
 
     def shown(self, hints: Hints) -> Hints:
+        """``hints`` as ``skills.shown`` has them presented."""
         return as_shown(hints, self.config.skills.shown, derive_seed(self.config.seed, "shown", self.iteration))
 
     def sample(self, tasks: Sequence[Task], hints: Hints) -> RolloutBatch:
@@ -231,12 +232,14 @@ class Trainer:
         return put_away(ready, self.bank, self.warn)
 
     def warn(self, text: str) -> None:
+        """Tell the listener."""
         self.listen("warning", {"text": text})
 
     # -- around the algorithm ------------------------------------------------------------------------------
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Measure the seconds of a part of the iteration."""
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
@@ -244,6 +247,7 @@ class Trainer:
     def evaluate(
         self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
     ) -> EvalResult:
+        """Greedy evaluation of the student (or the ``teacher``) on a split."""
         return evaluate_model(
             self.teacher.model if teacher else self.model,
             self.chat,
@@ -304,6 +308,7 @@ class Trainer:
             self.board.close()
 
     def save(self) -> None:
+        """Write a checkpoint; keep it apart if it is the best so far."""
         pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,

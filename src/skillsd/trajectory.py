@@ -71,6 +71,7 @@ class Trajectory:
 
     @property
     def action_tokens(self) -> int:
+        """Number of tokens that the policy wrote."""
         return sum(self.action_mask)
 
     def digest(self) -> str:

@@ -60,13 +60,16 @@ class Encoder:
         self.user, self.assistant, self.end = map(self.token, (USER, ASSISTANT, END))
 
     def token(self, text: str) -> int:
+        """The id of a text that is a single token."""
         (token,) = self(text)
         return token
 
     def __call__(self, text: str) -> list[int]:
+        """Ids of plain text."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def example(self, lesson: Lesson) -> Example:
+        """The ids of one lesson, and where moves and form are to be learned."""
         opening = PROMPT + lesson.boards[0]
         if lesson.skill is not None:
             opening = skill_view(lesson.skill, opening)
@@ -82,6 +85,7 @@ class Encoder:
 
 
 def make_tokenizer(seed: int, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on prompts, moves and the skills of ``seed``."""
     corpus = [PROMPT, INVALID] * 100 + [format_action(d) for d in DIRECTIONS] * 1000  # one token for each move
     skills = (lesson.skill for lesson in lessons(seed, 2000, excluded))
     corpus += [skill_view(skill, "") for skill in skills if skill is not None]

@@ -78,6 +78,7 @@ class Reader:
         return steps
 
     def __call__(self, board: Board) -> Moves:
+        """The distribution over moves that is to be learned on ``board``."""
         if state_of(board) not in self.table:
             return novice(board)
         if self.view == "success":

@@ -37,6 +37,7 @@ class Watcher:
         self.live.stop()
 
     def __call__(self, cells: Sequence[Progress]) -> None:
+        """Show how things stand."""
         for p in cells:
             if p.state != self.before[id(p)] and p.state in ("done", "failed"):
                 accuracy = "" if p.accuracy is None else f", last training accuracy {p.accuracy:.2f}"

@@ -2,239 +2,257 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
 
-from skillsd.compare.cell import Cell, Point
-from skillsd.compare.stats import Estimate, Scores, episodes_to_reach, holm, mean_interval, paired_bootstrap
+from skillsd.compare import figures, tables
+from skillsd.compare.cell import Cell
+from skillsd.compare.stats import (
+    LEVEL,
+    RESAMPLES,
+    Curve,
+    Estimate,
+    Scores,
+    episodes_to_reach,
+    holm,
+    mean_curve,
+    mean_interval,
+    paired_bootstrap,
+)
+from skillsd.errors import SkillSDError
 from skillsd.run_dir import write_atomic
 
-matplotlib.use("Agg")
-
-#: Phases of an iteration in the order they happen; "other" is the rest of the wall clock.
+#: Phases of an iteration in the order they happen. "other" is the rest of the wall clock.
 _PHASES = ("rollout", "score", "update", "summarize", "evaluate", "panel")
 
+Rows = dict[str, list[Cell]]
 
-def summarize(cells: Sequence[Cell], baselines: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
-    """All numbers, JSON-able. Shares are in [0, 1]; an interval is 95 %, see :mod:`skillsd.compare.stats`."""
-    rows: dict[str, list[Cell]] = {}
+
+def summarize(
+    cells: Sequence[Cell], baselines: Sequence[str] = ("grpo", "opd"), splits: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """All numbers, JSON-able. Shares are in [0, 1]; an interval is 95 %, see :mod:`skillsd.compare.stats`.
+
+    A baseline without cells is left out. ``splits``: those to show; default: all that the cells have. Raises
+    :class:`SkillSDError` for no cells, for two of the same row and seed, and for cells with different tasks.
+    """
+    if not cells:
+        raise SkillSDError("nothing to compare: no cell is finished")
+    rows: Rows = {name: [] for name in ("base", *(c.row for c in cells)) if any(c.row == name for c in cells)}
     for cell in cells:
-        rows.setdefault(cell.row, []).append(cell)
-    known = [name for name in baselines if name in rows]
+        if any(other.seed == cell.seed for other in rows[cell.row]):
+            raise SkillSDError(f"row {cell.row!r} has two cells with seed {cell.seed}: delete one")
+        rows[cell.row].append(cell)
+    known = list(dict.fromkeys(name for name in baselines if name in rows))
+    splits = list(dict.fromkeys(name for c in cells for name in c.after)) if splits is None else splits
+    cost = {name: _cost(group) for name, group in rows.items() if any(c.iterations for c in group)}
     return {
-        "splits": {split: _split(rows, split, known) for split in splits},
+        "level": LEVEL,
+        "resamples": RESAMPLES,
+        "baselines": known,
+        "splits": {split: found for split in splits if (found := _split(rows, split, known))},
         "reach": _reach(rows),
-        "cost": {name: _cost(group) for name, group in rows.items() if name != "base"},
-        "hours": sum(cell.seconds.get("total", 0.0) for cell in cells) / 3600,
-        "seeds": {name: sorted(cell.seed for cell in group) for name, group in rows.items()},
+        "cost": cost,
+        "hours": sum(_wall(cell.seconds) for cell in cells) / 3600,
+        "seeds": {name: sorted(c.seed for c in group) for name, group in rows.items()},
+        "episodes": {name: _mean([c.episodes for c in group]) for name, group in rows.items()},
+        "iterations": {name: _mean([c.iterations for c in group]) for name, group in rows.items()},
+        "methods": {name: group[0].method for name, group in rows.items()},
         "overrides": {name: group[0].overrides for name, group in rows.items()},
-        "versions": cells[0].versions if cells else {},
+        "versions": cells[0].versions,
     }
 
 
-def _split(rows: dict[str, list[Cell]], split: str, baselines: Sequence[str]) -> dict[str, Any]:
-    success: dict[str, Scores] = {}
-    completion: dict[str, Scores] = {}
-    for name, group in rows.items():
-        success[name] = {c.seed: [float(s) for s in c.after[split].success] for c in group}
-        completion[name] = {c.seed: c.after[split].completion for c in group}
+def _split(rows: Rows, split: str, baselines: Sequence[str]) -> dict[str, Any]:
+    """Results of each row that was evaluated on ``split``."""
+    rows = {name: found for name, group in rows.items() if (found := [c for c in group if split in c.after])}
+    _check_tasks(rows, split)
+    success: dict[str, Scores] = {name: {c.seed: c.after[split].success for c in g} for name, g in rows.items()}
+    completion: dict[str, Scores] = {name: {c.seed: c.after[split].completion for c in g} for name, g in rows.items()}
     table: dict[str, Any] = {
         name: {
-            "tasks": len(rows[name][0].after[split].task_ids),
-            "accuracy": _found(mean_interval(success[name])),
-            "completion": _found(mean_interval(completion[name])),
-            "by_seed": {seed: float(np.asarray(values).mean()) for seed, values in sorted(success[name].items())},
+            "tasks": len(group[0].after[split].task_ids),
+            "accuracy": _plain(mean_interval(success[name]), untrained=name == "base"),
+            "completion": _plain(mean_interval(completion[name]), untrained=name == "base"),
+            "by_seed": {str(c.seed): _mean(c.after[split].success) for c in sorted(group, key=lambda c: c.seed)},
             "against": {},
         }
-        for name in rows
+        for name, group in rows.items()
     }
-    for baseline in baselines:
+    for baseline in (b for b in baselines if b in rows):
         others = [name for name in rows if name not in (baseline, "base")]
-        found = {name: paired_bootstrap(success[name], success[baseline]) for name in others}
-        corrected = holm([found[name].p or 0.0 for name in others])
+        found = {name: _difference(success, name, baseline) for name in others}
+        corrected = holm([1.0 if (p := found[name].p) is None else p for name in others])
         for name, p in zip(others, corrected, strict=True):
-            table[name]["against"][baseline] = {**_found(found[name]), "p_holm": p}
+            table[name]["against"][baseline] = {**_plain(found[name]), "p": found[name].p, "p_holm": p}
     return table
 
 
-def _reach(rows: dict[str, list[Cell]]) -> dict[str, Any]:
-    """Episodes until the evaluation during training reaches each multiple of 10 %: mean over seeds that do."""
-    curves = {name: [_evaluated(c.curve) for c in group] for name, group in rows.items()}
-    best = max((p.eval_accuracy or 0.0 for group in curves.values() for c in group for p in c), default=0.0)
+def _difference(success: Mapping[str, Scores], name: str, baseline: str) -> Estimate:
+    scores, other = success[name], success[baseline]
+    if baseline == "base":  # the untrained model decodes greedily: it is the same with every seed
+        other = dict.fromkeys(scores, next(iter(other.values())))
+    return paired_bootstrap(scores, other)
+
+
+def _check_tasks(rows: Rows, split: str) -> None:
+    """Pairing needs the same tasks in the same order everywhere."""
+    first: Cell | None = None
+    for cell in (c for group in rows.values() for c in group):
+        first = first or cell
+        found = cell.after[split]
+        if not found.task_ids or not len(found.task_ids) == len(found.success) == len(found.completion):
+            raise SkillSDError(
+                f"row {cell.row!r}, seed {cell.seed}: its results on {split!r} are not one for each task"
+            )
+        if found.task_ids != first.after[split].task_ids:
+            raise SkillSDError(
+                f"rows {first.row!r} and {cell.row!r} (seed {cell.seed}) were evaluated on different tasks of {split!r}: "
+                "run one of them anew"
+            )
+
+
+def _plain(found: Estimate, untrained: bool = False) -> dict[str, Any]:
+    """JSON-able; ``seeds`` is their number. ``notes`` say where the interval covers less than it should."""
+    notes = [] if untrained and len(found.seeds) == 1 else list(found.notes)
+    if untrained:
+        notes = ["untrained: spread over tasks alone", *notes]
+    values = {"mean": found.value, "low": found.low, "high": found.high}
+    return {**{k: round(v, 12) for k, v in values.items()}, "seeds": len(found.seeds), "notes": notes}
+
+
+def _reach(rows: Rows) -> dict[str, Any]:
+    """Training episodes until each threshold (in percent) is reached, by the mean curve and by single seeds."""
+    curves = {name: _curves(group, "eval_accuracy") for name, group in rows.items()}
+    means = {name: found for name, by_seed in curves.items() if len((found := mean_curve(by_seed)).mean)}
+    if not means:
+        return {}
+    levels = _thresholds(
+        min(float(c.mean[0]) for c in means.values()), max(float(c.mean.max()) for c in means.values())
+    )
     table: dict[str, Any] = {}
-    for name, group in curves.items():
-        if not any(group):
-            continue
+    for name in means if levels else ():
         table[name] = {}
-        for percent in range(10, int(best * 100) + 1, 10):
-            per_seed = {i: [(p.episodes, p.eval_accuracy or 0.0) for p in c] for i, c in enumerate(group)}
-            found = list(episodes_to_reach(per_seed, [percent / 100])[0].per_seed.values())
-            times = [f for f in found if f is not None]
+        for percent, reach in zip(levels, episodes_to_reach(curves[name], [n / 100 for n in levels]), strict=True):
+            seeds = [episodes for episodes in reach.per_seed.values() if episodes is not None]
             table[name][str(percent)] = {
-                "episodes": float(np.mean(times)) if times else None,
-                "seeds": len(times),
-                "of": len(found),
+                "episodes": reach.episodes,
+                "at_first": reach.at_first,
+                "low": min(seeds, default=None),
+                "high": max(seeds, default=None),
+                "seeds": len(seeds),
+                "of": len(reach.per_seed),
             }
     return table
 
 
-def _evaluated(curve: Sequence[Point]) -> list[Point]:
-    return [p for p in curve if p.eval_accuracy is not None]
+def _thresholds(low: float, high: float) -> list[int]:
+    """Round percentages above ``low`` and up to ``high``: three or more where there is room, never many."""
+    grid: list[int] = []
+    for step in (20, 10, 5, 2, 1):
+        grid = [n for n in range(step, 101, step) if 100 * low < n <= 100 * high + 1e-9]
+        if len(grid) >= 3:
+            break
+    return grid
 
 
-def _found(estimate: Estimate) -> dict[str, Any]:
-    tree = asdict(estimate)
-    return {"mean": tree.pop("value"), **tree, "seeds": len(estimate.seeds)}
+def _curves(group: Sequence[Cell], key: str) -> dict[int, Curve]:
+    """seed -> the points at which ``key`` was measured."""
+    return {
+        cell.seed: [(p.episodes, value) for p in cell.curve if (value := getattr(p, key)) is not None] for cell in group
+    }
 
 
 def _cost(group: Sequence[Cell]) -> dict[str, float]:
-    """Seconds an iteration by phase, mean over all iterations of a row."""
-    iterations = max(1, sum(c.iterations for c in group))
-    seconds = {phase: sum(c.seconds.get(phase, 0.0) for c in group) / iterations for phase in (*_PHASES, "total")}
-    return {**seconds, "other": max(0.0, seconds["total"] - sum(seconds[phase] for phase in _PHASES))}
+    """Seconds an iteration by phase, mean over all iterations of a row; "total" is the wall clock."""
+    iterations = sum(c.iterations for c in group)
+    names = list(dict.fromkeys(name for c in group for name in c.seconds if name != "total"))
+    names.sort(key=lambda name: _PHASES.index(name) if name in _PHASES else len(_PHASES))
+    seconds = {name: sum(c.seconds.get(name, 0.0) for c in group) / iterations for name in names}
+    total = sum(_wall(c.seconds) for c in group) / iterations
+    return {**seconds, "other": max(0.0, total - sum(seconds.values())), "total": total}
 
 
-def write(cells: Sequence[Cell], out: Path, *, baselines: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
+def _wall(seconds: Mapping[str, float]) -> float:
+    """All seconds of a cell's training. A checkpoint is saved between iterations, so "total" does not hold it."""
+    phases = sum(value for name, value in seconds.items() if name not in ("total", "checkpoint"))
+    return seconds.get("total", phases) + seconds.get("checkpoint", 0.0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def write(
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    baselines: Sequence[str] = ("grpo", "opd"),
+    splits: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Write the three files into ``out``; returns what :func:`summarize` found."""
     summary = summarize(cells, baselines, splits)
+    out.mkdir(parents=True, exist_ok=True)
+    name = out.resolve().name
+    write_atomic(out / "results.json", json.dumps(summary, indent=1).encode())
+    write_atomic(out / "compare.md", tables.markdown(name, summary).encode("utf-8", "replace"))
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (resources.files("skillsd.compare") / name).read_text("utf-8")),
-        autoescape=lambda name: bool(name) and "html" in str(name),
+        loader=jinja2.FunctionLoader(lambda file: (resources.files("skillsd.compare") / file).read_text("utf-8")),
+        autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "points": _points, "p": _p}
-    values = {"summary": summary, "splits": splits, "baselines": list(baselines), "phases": [*_PHASES, "other"]}
-    write_atomic(out / "results.json", json.dumps(summary, indent=1).encode())
-    text = environment.get_template("compare.md.jinja").render(values)
-    write_atomic(out / "compare.md", text.encode())
-    figures = _figures(cells, summary, splits)
-    page = environment.get_template("compare.html.jinja").render(values, figures=figures, name=out.resolve().name)
-    write_atomic(out / "compare.html", page.encode())
+    page = environment.get_template("compare.html.jinja").render(
+        name=name,
+        summary=summary,
+        overview=tables.overview(summary),
+        sections=[
+            (tables.heading(split, table), _forest(summary, split), tables.of_split(summary, split))
+            for split, table in summary["splits"].items()
+        ],
+        curves=_curve_figures(cells, summary),
+        reach=tables.reach(summary),
+        cost=tables.cost(summary),
+        cost_figure=_bars(summary),
+        settings=tables.settings(summary),
+        how_to_read=tables.HOW_TO_READ,
+    )
+    write_atomic(out / "compare.html", page.encode("utf-8", "replace"))
     return summary
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _forest(summary: dict[str, Any], split: str) -> str:
+    baseline = next((b for b in summary["baselines"] if b in summary["splits"][split]), None)
+    title = f"Accuracy on {split}, 95 % intervals"
+    return figures.forest(summary["splits"][split], baseline, figures.styles(list(summary["seeds"])), title)
 
 
-def _points(gap: float) -> str:
-    return f"{100 * gap:+.1f}"
-
-
-def _p(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-# -- figures -----------------------------------------------------------------------------------------------
-
-
-def _figures(cells: Sequence[Cell], summary: dict[str, Any], splits: Sequence[str]) -> list[tuple[str, str]]:
-    """(caption, image as a data URI)."""
-    rows = list(dict.fromkeys(c.row for c in cells))
-    figures = [(f"Accuracy on {split}, 95 % intervals", _forest(summary["splits"][split])) for split in splits]
-    for key, caption in (
-        ("eval_accuracy", "Held-out accuracy during training (band: lowest to highest seed)"),
-        ("accuracy", "Accuracy of training episodes (mean of 5 iterations; band: lowest to highest seed)"),
-        ("teacher_accuracy", "Teacher with a reference skill in its prompt (band: lowest to highest seed)"),
+def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(title, what it shows, figure) of each measure that was recorded."""
+    found = []
+    for key, title, text in (
+        ("eval_accuracy", "Held-out accuracy during training", "Greedy, plain prompt."),
+        (
+            "accuracy",
+            "Accuracy of the training episodes",
+            "Sampled at the training temperature, on the training tasks.",
+        ),
+        ("teacher_accuracy", "The teacher's accuracy", "The teacher with a reference skill in its prompt, greedy."),
     ):
-        image = _curves(cells, rows, key)
-        if image:
-            figures.append((caption, image))
-    if summary["cost"]:
-        figures.append(("Seconds an iteration", _bars(summary["cost"])))
-    return figures
+        rows = {name: mean_curve(_curves([c for c in cells if c.row == name], key)) for name in summary["seeds"]}
+        rows = {name: curve for name, curve in rows.items() if len(curve.episodes)}
+        if rows:
+            found.append((title, text, figures.curves(rows, figures.styles(list(summary["seeds"])), title)))
+    return found
 
 
-def _axes(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _image(figure: Figure) -> str:
-    image = io.StringIO()
-    figure.savefig(image, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(image.getvalue().encode()).decode()
-
-
-def _label(row: str) -> str:
-    return row.replace("$", r"\$")  # else matplotlib reads a formula
-
-
-def _forest(table: dict[str, Any]) -> str:
-    figure, axes = _axes(0.7 + 0.32 * len(table))
-    for place, (_, row) in enumerate(table.items()):
-        found = row["accuracy"]
-        axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color="#2563eb", linewidth=2)
-        axes.plot(100 * found["mean"], place, "o", color="#2563eb", markersize=5)
-        for value in row["by_seed"].values():
-            axes.plot(100 * value, place, "|", color="#9ca3af", markersize=7)
-    axes.set_yticks(range(len(table)), [_label(name) for name in table], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("accuracy, % (ticks: single seeds)", fontsize=8)
-    return _image(figure)
-
-
-def _curves(cells: Sequence[Cell], rows: Sequence[str], key: str) -> str | None:
-    figure, axes = _axes(3.4)
-    drawn = False
-    for number, row in enumerate(rows):
-        curves = []
-        for cell in cells:
-            points = [(p.episodes, getattr(p, key)) for p in cell.curve if getattr(p, key) is not None]
-            if cell.row == row and points:
-                curves.append(_smoothed(points) if key == "accuracy" else points)
-        if not curves:
-            continue
-        length = min(map(len, curves))
-        x = [episodes for episodes, _ in curves[0][:length]]
-        y = 100 * np.array([[value for _, value in curve[:length]] for curve in curves])
-        colour = f"C{number % 10}"
-        axes.plot(x, y.mean(0), color=colour, linewidth=1.6, label=_label(row), marker="o", markersize=2.5)
-        axes.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.12, linewidth=0)
-        drawn = True
-    if not drawn:
+def _bars(summary: dict[str, Any]) -> str | None:
+    if not summary["cost"]:
         return None
-    axes.set_xlabel("training episodes", fontsize=8)
-    axes.set_ylabel("accuracy, %", fontsize=8)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _image(figure)
-
-
-def _smoothed(points: Sequence[tuple[int, float]], width: int = 5) -> list[tuple[int, float]]:
-    """Means of ``width`` neighbours: single batches are too noisy to look at."""
-    means = []
-    for end in range(width, len(points) + 1, width):
-        part = points[end - width : end]
-        means.append((part[-1][0], float(np.mean([value for _, value in part]))))
-    return means or list(points)
-
-
-def _bars(cost: dict[str, dict[str, float]]) -> str:
-    figure, axes = _axes(0.7 + 0.32 * len(cost))
-    names = list(cost)
-    left = np.zeros(len(names))
-    for number, phase in enumerate((*_PHASES, "other")):
-        width = np.array([cost[name][phase] for name in names])
-        axes.barh(range(len(names)), width, left=left, color=f"C{number}", label=phase, height=0.6)
-        left += width
-    axes.set_yticks(range(len(names)), [_label(name) for name in names], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds", fontsize=8)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _image(figure)
+    return figures.bars(summary["cost"], tables.phases(summary), "Seconds an iteration, by phase")

@@ -122,6 +122,7 @@ class Comparison:
         return self.cells()
 
     def cells(self) -> list[Cell]:
+        """All finished cells, in the order of the file. Raises :class:`SkillSDError` for a damaged one."""
         return [load_cell(self._folder(p.spec) / "cell.json") for p in self.progress if p.state == "done"]
 
     def _catch_interrupt(self, running: list[_Running]) -> Callable[..., object] | int | None:

@@ -106,6 +106,7 @@ def _seconds(metrics: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> None:
+    """Entry point: exits with 0, 1 (failed.txt says why) or 130 (interrupted)."""
     folder = Path(sys.argv[1])
     try:
         sys.exit(run_cell(folder))

@@ -177,6 +177,7 @@ class SkillBank:
                 target.close()
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
     def _prepare(self) -> None:

@@ -11,11 +11,19 @@ class Candidate(Protocol):
     """What retrieval looks at; ``id`` grows with age."""
 
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """Its number in the bank."""
+        ...
+
     @property
-    def mean_reward(self) -> float: ...
+    def mean_reward(self) -> float:
+        """Its credit so far."""
+        ...
+
     @property
-    def chosen(self) -> int: ...
+    def chosen(self) -> int:
+        """How often it was retrieved."""
+        ...
 
 
 C = TypeVar("C", bound=Candidate)

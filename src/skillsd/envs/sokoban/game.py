@@ -56,6 +56,7 @@ class Board:
 
     @property
     def solved(self) -> bool:
+        """Whether every box is on a target."""
         return self.boxes_left == 0
 
     def move(self, direction: str) -> bool:
@@ -85,6 +86,7 @@ class Board:
         return True
 
     def row_col(self, position: int) -> tuple[int, int]:
+        """(row, column) of a position, from 0."""
         return divmod(position, self.stride)
 
     def positions(self, kind: str) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ def make(variant: str) -> dict[str, list[tuple[list[str], int, int]]]:
 
 
 def main(folder: Path) -> None:
+    """Write the files of all variants into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for variant in SPLITS:
         text = json.dumps(make(variant), separators=(",", ":")) + "\n"

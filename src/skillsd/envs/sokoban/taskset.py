@@ -39,6 +39,7 @@ class Sokoban:
         return PROMPT + str(self.board)
 
     def step(self, action: str) -> Step:
+        """Make the one move that ``action`` names in triple backticks; the board is the observation."""
         board = self._board()
         direction = parse_action(action)
         if direction is None:
@@ -53,6 +54,7 @@ class Sokoban:
         return Score(share, board.solved, share)
 
     def close(self) -> None:
+        """Forget the level."""
         self.board = None
 
     def _board(self) -> Board:
@@ -95,11 +97,13 @@ class SokobanTasks:
             self._splits = {"train": train, "test": train if test_levels is None else _boxoban(test_levels)}
 
     def tasks(self, split: str) -> Sequence[Task]:
+        """The levels of ``split``. Raises :class:`UsageError` for an unknown one."""
         if split not in self._splits:
             raise UsageError(f"sokoban: no split {split!r}; splits: {', '.join(self._splits)}")
         return self._splits[split]
 
     def make(self) -> Sokoban:
+        """A new environment."""
         return Sokoban()
 
     def reference(self, task: Task) -> Skill:

@@ -28,4 +28,5 @@ def parse_action(message: str) -> str | None:
 
 
 def format_action(direction: str) -> str:
+    """The message that makes the move ``direction``."""
     return f"```{direction}```"

@@ -12,6 +12,7 @@ class RawTrajectory:
     name = "trajectory"
 
     def summarize(self, request: SummaryRequest) -> Skill:
+        """The attempt in its own words."""
         trajectory = request.trajectory
         messages = " ".join(turn.action.strip().strip("`").strip() for turn in trajectory.turns)
         result = "It solved it." if trajectory.success else f"It completed {trajectory.completion:.0%} of it."

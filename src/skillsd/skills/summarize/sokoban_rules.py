@@ -102,6 +102,7 @@ class SokobanRules:
     name = "rules"
 
     def summarize(self, request: SummaryRequest) -> Skill:
+        """Replay the trajectory's moves from the board in its prompt, and tell what happened."""
         trajectory = request.trajectory
         level = _board_text(trajectory.prompt)
         return tell(replay(level, [turn.info.get("action") for turn in trajectory.turns]))
