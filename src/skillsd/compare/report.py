@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -87,10 +86,10 @@ def _split(rows: Rows, split: str, baselines: Sequence[str]) -> dict[str, Any]:
     }
     for baseline in (b for b in baselines if b in rows):
         others = [name for name in rows if name not in (baseline, "base")]
-        found = {name: _difference(success, name, baseline) for name in others}
-        corrected = holm([1.0 if (p := found[name].p) is None else p for name in others])
+        gaps = {name: _difference(success, name, baseline) for name in others}
+        corrected = holm([1.0 if (p := gaps[name].p) is None else p for name in others])
         for name, p in zip(others, corrected, strict=True):
-            table[name]["against"][baseline] = {**_plain(found[name]), "p": found[name].p, "p_holm": p}
+            table[name]["against"][baseline] = {**_plain(gaps[name]), "p": gaps[name].p, "p_holm": p}
     return table
 
 
@@ -113,8 +112,8 @@ def _check_tasks(rows: Rows, split: str) -> None:
             )
         if found.task_ids != first.after[split].task_ids:
             raise SkillSDError(
-                f"rows {first.row!r} and {cell.row!r} (seed {cell.seed}) were evaluated on different tasks of {split!r}: "
-                "run one of them anew"
+                f"rows {first.row!r} and {cell.row!r} (seed {cell.seed}) were evaluated on different tasks "
+                f"of {split!r}: run one of them anew"
             )
 
 
