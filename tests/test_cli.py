@@ -68,6 +68,7 @@ def test_resume_keeps_its_settings(smoke):
         (["evaluate", "./none"], 1, "no folder"),
         (["evaluate", "embedded", "--split", "dev"], 2, "no split"),
         (["evaluate", "embedded", "--env", "chess"], 2, "no task set"),
+        (["compare", "nothing.toml", "--out", "x"], 2, "nothing.toml"),
         (["skills", "list", "nowhere"], 2, "no skill bank"),
         (["report", "nowhere"], 2, "holds no run"),
         (["play", "sokoban", "--index", "9999"], 2, "tasks 0 to"),
@@ -92,7 +93,7 @@ def test_damaged_run(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["play"], ["report"], ["doctor"], ["presets"],
+    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["play"], ["report"], ["doctor"], ["presets"], ["compare"],
      ["base-model", "build"]],
 )  # fmt: skip
 def test_help(command):
@@ -138,3 +139,7 @@ def test_pass_at_k_by_enumeration():
             assert pass_at_k(5, wins, k) == pytest.approx(sum(map(any, draws)) / len(draws))
     with pytest.raises(ValueError, match="needs at least"):
         pass_at_k(2, 1, 3)
+
+
+def test_version():
+    assert run("--version").stdout.startswith("skillsd 0.")

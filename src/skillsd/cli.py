@@ -33,6 +33,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"skillsd {version('skillsd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 @app.command()
 def train(
     preset: Annotated[str, typer.Argument(help="A preset (see `skillsd presets`) or a TOML file.")],
