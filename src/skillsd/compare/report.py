@@ -64,7 +64,7 @@ def summarize(
         "iterations": {name: _mean([c.iterations for c in group]) for name, group in rows.items()},
         "methods": {name: group[0].method for name, group in rows.items()},
         "overrides": {name: group[0].overrides for name, group in rows.items()},
-        "versions": cells[0].versions,
+        "versions": _versions(cells),
     }
 
 
@@ -184,6 +184,12 @@ def _wall(seconds: Mapping[str, float]) -> float:
     return seconds.get("total", phases) + seconds.get("checkpoint", 0.0)
 
 
+def _versions(cells: Sequence[Cell]) -> dict[str, str]:
+    """Of each package; more than one where cells were run with different ones."""
+    names = dict.fromkeys(name for c in cells for name in c.versions)
+    return {name: " and ".join(dict.fromkeys(c.versions[name] for c in cells if name in c.versions)) for name in names}
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -235,20 +241,33 @@ def _forest(summary: dict[str, Any], split: str) -> str:
 def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(title, what it shows, figure) of each measure that was recorded."""
     found = []
-    for key, title, text in (
-        ("eval_accuracy", "Held-out accuracy during training", "Greedy, plain prompt."),
+    for key, block, title, text in (
+        ("eval_accuracy", 1, "Held-out accuracy during training", "Greedy, plain prompt."),
         (
             "accuracy",
+            5,
             "Accuracy of the training episodes",
-            "Sampled at the training temperature, on the training tasks.",
+            "Sampled, on the training tasks; five iterations a point.",
         ),
-        ("teacher_accuracy", "The teacher's accuracy", "The teacher with a reference skill in its prompt, greedy."),
+        ("teacher_accuracy", 1, "The teacher's accuracy", "The teacher with a reference skill in its prompt, greedy."),
     ):
-        rows = {name: mean_curve(_curves([c for c in cells if c.row == name], key)) for name in summary["seeds"]}
-        rows = {name: curve for name, curve in rows.items() if len(curve.episodes)}
+        rows = {}
+        for name in summary["seeds"]:
+            by_seed = _curves([c for c in cells if c.row == name], key)
+            curve = mean_curve({seed: _thinned(points, block) for seed, points in by_seed.items()})
+            if len(curve.episodes):
+                rows[name] = curve
         if rows:
             found.append((title, text, figures.curves(rows, figures.styles(list(summary["seeds"])), title)))
     return found
+
+
+def _thinned(points: Curve, block: int) -> Curve:
+    """Means of ``block`` points in a row, as single batches are too noisy to look at; short curves as they are."""
+    if len(points) < 4 * block:
+        return points
+    blocks = [points[i : i + block] for i in range(0, len(points) - block + 1, block)]
+    return [(part[-1][0], _mean([value for _, value in part])) for part in blocks]
 
 
 def _bars(summary: dict[str, Any]) -> str | None:

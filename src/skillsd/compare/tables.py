@@ -15,7 +15,8 @@ HOW_TO_READ = (
     "A 95 % interval says how far such a mean can be off by chance: were everything done again with other seeds and "
     "other tasks of the same kind, about 19 of 20 intervals made in this way would hold the true value. It comes from "
     "a bootstrap that draws seeds and tasks with replacement, and is widened for the small number of seeds. With five "
-    "seeds or fewer it is still a little too narrow; with one seed it covers the choice of tasks alone, and says so.",
+    "seeds or fewer that differ a lot it is still a little too narrow; with one seed it covers the choice of tasks "
+    "alone, and says so.",
     "A difference is in percentage points and paired: the same seeds and the same tasks in both rows, so its interval "
     "is often narrower than the two rows' own intervals suggest. p is about the chance, two-sided, of a difference at "
     "least as large if there were none; p (Holm) is corrected for the number of rows that are compared with that "
