@@ -100,8 +100,8 @@ def reach(summary: dict[str, Any]) -> Table | None:
         columns=["row", *(f"{level} %" for level in levels)],
         rows=[[name, *(_reached(row[level]) for level in levels)] for name, row in summary["reach"].items()],
         note="Where the mean curve over seeds first gets there, between two measurements on a straight line; in "
-        "brackets the quickest and the slowest seed, and how many seeds got there where not all did. "
-        "With ≤ it was there at the first measurement.",
+        "brackets the quickest and the slowest seed, and how many seeds got there where not all did (4/5: four of "
+        "five). With ≤ it was there at the first measurement.",
     )
 
 
@@ -224,11 +224,11 @@ def _interval(found: Mapping[str, Any], show: Any = percent) -> str:
 
 
 def _reached(found: Mapping[str, Any]) -> str:
-    some = "" if found["seeds"] == found["of"] else f"{found['seeds']} of {found['of']} seeds"
+    some = "" if found["seeds"] == found["of"] else f"{found['seeds']}/{found['of']}"
     if found["episodes"] is None:
         return f"never ({some})" if found["seeds"] else "never"
     spread = f"{found['low']:,.0f} to {found['high']:,.0f}" if found["seeds"] and found["of"] > 1 else ""
-    detail = ", ".join(part for part in (spread, some) if part)
+    detail = "; ".join(part for part in (spread, some) if part)
     return f"{'≤ ' if found['at_first'] else ''}{found['episodes']:,.0f}" + (f" ({detail})" if detail else "")
 
 
