@@ -3,7 +3,7 @@
 The targets are *distributions* over the four moves, written down in closed form, so that a small model learns
 from few episodes. Four views, as an instruction-tuned LLM would behave:
 
-- no skill: a novice, who walks at the nearest box and pushes it wherever that leads;
+- no skill: a novice, who walks at the nearest box and pushes it wherever that leads, and overlooks walls;
 - a skill from a success on this level: follow its plan; off the plan, the solver's move (without such states the
   reader only copies, and as a teacher it is worthless as soon as the student leaves the path);
 - a skill from a failure on this level: a novice who avoids the mistake and now and then sees the right move;
@@ -41,13 +41,26 @@ class Lesson:
 
 
 def novice(board: Board) -> Moves:
-    """Half at random, half straight at the nearest box, through walls if need be: as a model that plays unskilled."""
+    """Half at random, half straight at the nearest box, whose push may lead anywhere.
+
+    It sees what is beside it in its row, not above or below, as a language model reads a board: so vertical moves may
+    run into walls.
+    """
     row, column = board.row_col(board.player)
     boxes = [board.row_col(b) for b in board.positions("box") if board.cells[b] == "X"]
     r, c = min(boxes, key=lambda p: abs(p[0] - row) + abs(p[1] - column), default=(row, column))
+    open_ = [d for d in DIRECTIONS if d in ("up", "down") or _does_something(board, d)]
     ahead = [("up", r < row), ("down", r > row), ("left", c < column), ("right", c > column)]
-    keen = [d for d, wanted in ahead if wanted] or list(DIRECTIONS)
-    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(list(DIRECTIONS)))])
+    keen = [d for d, wanted in ahead if wanted and d in open_] or open_
+    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(open_))])
+
+
+def _does_something(board: Board, direction: str) -> bool:
+    delta = board.deltas[direction]
+    there = board.cells[board.player + delta]
+    if there in "XT":
+        return board.cells[board.player + 2 * delta] in "_O"
+    return there != "#"
 
 
 def _uniform(moves: list[str]) -> Moves:
