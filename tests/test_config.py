@@ -1,6 +1,6 @@
 import pytest
 
-from skillsd.config import Config, load_config, presets
+from skillsd.config import Config, LossConfig, load_config, presets
 from skillsd.errors import UsageError
 from skillsd.methods import METHODS
 
@@ -65,3 +65,12 @@ def test_every_method_makes_sense():
         assert method.summary
         assert (method.teacher == "none") <= (method.distill == "none")
         assert method.reward or method.distill != "none"
+
+
+def test_lambda_schedule():
+    loss = LossConfig(distill_weight=0.1)
+    assert [loss.weight_at(i) for i in (1, 5, 1000)] == [0.1] * 3
+    warm = LossConfig(distill_weight=0.1, distill_warmup=4)
+    assert [warm.weight_at(i) for i in (1, 2, 4, 9)] == pytest.approx([0.025, 0.05, 0.1, 0.1])
+    fading = LossConfig(distill_weight=0.1, distill_until=10)
+    assert [fading.weight_at(i) for i in (1, 5, 10, 20)] == pytest.approx([0.09, 0.05, 0.0, 0.0])

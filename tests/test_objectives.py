@@ -13,6 +13,8 @@ from skillsd.objectives import (
     distillation_loss,
     group_advantages,
     grpo_loss,
+    token_weights,
+    top_k_distillation_loss,
 )
 
 V = 5
@@ -95,6 +97,74 @@ def test_no_gradient_where_student_and_teacher_agree(estimator):
     loss = distillation_loss(logp, logp.detach(), logp.detach(), torch.ones(1, 1), estimator)
     expected = 1.0 if estimator == "k1" else 0.0  # k1 does not vanish at l = 0: one more reason not to use it
     assert gradient(loss, logp).item() == pytest.approx(expected, abs=1e-6)
+
+
+def top_k_loss(student, teacher, k):
+    ids = teacher.topk(k).indices
+    logp = student.log_softmax(-1)[ids]
+    return top_k_distillation_loss(logp.view(1, 1, -1), teacher[ids].view(1, 1, -1), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_top_k_over_the_whole_vocabulary_is_the_reverse_kl(seed):
+    student, teacher, _ = policies(seed)
+    logp = student.log_softmax(-1)
+    loss = top_k_loss(student, teacher, V)
+    assert loss.item() == pytest.approx((logp.exp() * (logp - teacher)).sum().item(), abs=1e-5)
+    torch.testing.assert_close(gradient(loss, student), reverse_kl_gradient(student, teacher), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", range(1, V))
+def test_top_k_lumps_the_rest_together(k):
+    student, teacher, _ = policies(3)
+    p, q = student.softmax(-1), teacher.exp()
+    top = q.topk(k).indices
+    rest = [i for i in range(V) if i not in top.tolist()]
+    lumped_p = torch.cat([p[top], p[rest].sum().view(1)])
+    lumped_q = torch.cat([q[top], q[rest].sum().view(1)])
+    exact = (lumped_p * (lumped_p / lumped_q).log()).sum()
+    loss = top_k_loss(student, teacher, k)
+    assert loss.item() == pytest.approx(exact.item(), abs=1e-5)
+    assert 0 <= loss.item() <= top_k_loss(student, teacher, V).item() + 1e-6
+    torch.testing.assert_close(gradient(loss, student), gradient(exact, student), rtol=1e-4, atol=1e-5)
+
+
+def test_top_k_with_a_teacher_that_is_sure_of_one_token():
+    logp = torch.tensor([[[0.0, -40.0]]], requires_grad=True)
+    loss = top_k_distillation_loss(logp, torch.tensor([[[-50.0, 0.0]]]), torch.ones(1, 1))
+    assert loss.isfinite()
+    assert gradient(loss, logp).isfinite().all()
+
+
+def test_token_weights():
+    logp, _, teacher, mask, advantages = batch(4)
+    logp = logp.detach()
+    plain = token_weights(logp, teacher, mask, advantages)
+    assert torch.equal(plain, mask)
+    gated = token_weights(logp, teacher, mask, advantages, gate_beta=5.0)
+    torch.testing.assert_close(gated, mask * torch.sigmoid(5 * (teacher - logp)))
+    positive = token_weights(logp, teacher, mask, advantages, positive_only=True)
+    for i, advantage in enumerate(advantages.tolist()):
+        assert torch.equal(positive[i], mask[i] if advantage > 0 else torch.zeros_like(mask[i]))
+    kept = token_weights(logp, teacher, mask, advantages, token_share=0.25)
+    count = round(0.25 * mask.sum().item())
+    assert kept.sum() == count
+    gap = (logp - teacher).abs()
+    assert gap[kept.bool()].min() >= gap[(mask - kept).bool()].max()
+    assert token_weights(logp, teacher, torch.zeros_like(mask), advantages, token_share=0.25).sum() == 0
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_weights_multiply_tokens_and_not_the_mean(estimator):
+    logp, old, teacher, mask, _ = batch(5)
+    weights = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0))
+    whole = distillation_loss(logp, teacher, old, mask, estimator, weights=weights)
+    parts = 0.0
+    for i, t in mask.nonzero().tolist():
+        single = torch.zeros_like(mask)
+        single[i, t] = 1
+        parts += weights[i, t].item() * distillation_loss(logp, teacher, old, single, estimator).item()
+    assert whole.item() == pytest.approx(parts / mask.sum().item(), rel=1e-4, abs=1e-6)
 
 
 def batch(seed=0, rows=8, width=7):

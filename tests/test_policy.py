@@ -13,7 +13,7 @@ from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.base import Request
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
-from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens
+from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_candidates
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def slow_scores(model, row, temperature):
 def test_scores_and_gradients_equal_the_plain_way(policy, temperature, chunk):
     batch = rows()
     batch[3] = batch[3]._replace(action_mask=[0] * len(batch[3].action_mask))
-    logps, mask = score_tokens(policy.model, batch, temperature, chunk=chunk)
+    logps, mask, _ = score_tokens(policy.model, batch, temperature, chunk=chunk)
     weights = torch.randn(logps.shape, generator=torch.Generator().manual_seed(1))
     found = torch.autograd.grad((logps * weights * mask).sum(), list(policy.model.parameters()))
     total = 0.0
@@ -149,6 +149,32 @@ def test_scores_and_gradients_equal_the_plain_way(policy, temperature, chunk):
     slow = torch.autograd.grad(total, list(policy.model.parameters()))
     for a, b in zip(found, slow, strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("chunk", [5, 4096])
+def test_candidates_equal_the_plain_way(policy, chunk):
+    batch = rows()
+    batch[3] = batch[3]._replace(action_mask=[0] * len(batch[3].action_mask))
+    first, ids = top_candidates(policy.model, batch, 4, 0.7, chunk=chunk)
+    again = score_tokens(policy.model, batch, 0.7, candidates=ids, chunk=chunk)
+    torch.testing.assert_close(first.logps, again.logps, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first.top, again.top, atol=1e-5, rtol=1e-5)
+    assert torch.equal(first.mask, again.mask)
+    for i, row in enumerate(batch):
+        everything = (policy.model(torch.tensor([row.prompt_ids + row.completion_ids])).logits / 0.7).log_softmax(-1)[0]
+        places = [len(row.prompt_ids) + j - 1 for j, action in enumerate(row.action_mask) if action]
+        for t, place in enumerate(places):
+            torch.testing.assert_close(first.top[i, t], everything[place].topk(4).values, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(first.top[i, t], everything[place, ids[i, t]], atol=1e-4, rtol=1e-4)
+    (again.top * again.mask.unsqueeze(-1)).sum().backward()  # carries a gradient
+    policy.model.zero_grad()
+
+
+def test_more_candidates_than_the_vocabulary(policy):
+    size = policy.model.config.vocab_size
+    scored, ids = top_candidates(policy.model, rows(count=2), 10 * size)
+    assert ids.shape[-1] == size
+    torch.testing.assert_close(scored.top[0, 0].exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=0)
 
 
 def test_models_that_scale_their_logits_take_the_full_path(llama_folder):
@@ -167,7 +193,7 @@ def test_models_that_scale_their_logits_take_the_full_path(llama_folder):
         )
     ).eval()
     batch = rows(count=3)
-    logps, _ = score_tokens(model, batch)
+    logps = score_tokens(model, batch).logps
     for i, row in enumerate(batch):
         slow = slow_scores(model, row, 1.0)
         torch.testing.assert_close(logps[i, : len(slow)].double(), slow, atol=1e-4, rtol=1e-4)
@@ -219,7 +245,7 @@ def test_cached_generation_equals_scoring_from_scratch(policy, waste, monkeypatc
     prompts, done = converse(policy, range(6), waste=waste, monkeypatch=monkeypatch, leave={0: 0, 3: 2, 5: 3})
     for n, (ids, mask, logps) in done.items():
         with torch.no_grad():
-            scored, _ = score_tokens(policy.model, [TokenRow(prompts[n], ids, mask)])
+            scored = score_tokens(policy.model, [TokenRow(prompts[n], ids, mask)]).logps
         recorded = torch.tensor([p for p, m in zip(logps, mask, strict=True) if m])
         torch.testing.assert_close(scored[0], recorded, atol=1e-4, rtol=1e-4)
 

@@ -136,6 +136,22 @@ def test_every_method_runs_and_learns_from_what_it_should(tmp_path, method):
         assert any(not torch.equal(before[k], v) for k, v in weights(tmp_path / "run").items())
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["loss.estimator=top_k", "loss.estimator=k2", "loss.gate_beta=5", "loss.token_share=0.1", "loss.distill_warmup=4",
+     "skills.shown=shuffled", "skills.shown=empty", "skills.shown=random_text", "skills.summarizer=trajectory"],
+)  # fmt: skip
+def test_every_variant_runs_and_changes_the_update(tmp_path, whole_run, setting):
+    train(config(setting, "trainer.iterations=2"), tmp_path / "run")
+    rows, plain = numbers(tmp_path / "run"), numbers(whole_run)[:2]
+    assert rows[1]["teacher_rows_with_skill"] == 1.0
+    assert rows[1]["loss_distill"] != 0.0
+    ours = rows[1]["distill_weight"] * rows[1]["loss_distill"]
+    assert ours != pytest.approx(plain[1]["distill_weight"] * plain[1]["loss_distill"], rel=1e-6)
+    if setting.startswith("loss"):  # the first iteration has no skill yet
+        assert rows[0]["accuracy"] == plain[0]["accuracy"]
+
+
 def _embedded():
     from skillsd.base_model import path
 

@@ -81,7 +81,23 @@ class LossConfig(Section):
     clip_high: float = Field(0.28, ge=0)
     #: The paper's best of {0.01, 0.005, 0.001, 0.0005}; ``method`` may set it to 0.
     distill_weight: float = Field(0.001, ge=0, description="lambda")
+    distill_warmup: int = Field(0, ge=0, description="iterations over which lambda rises from 0")
+    distill_until: int = Field(0, ge=0, description="iteration at which lambda, falling from the start, is 0; 0: never")
+    estimator: Literal["iw_k3", "iw_k3_detached", "k1", "k2", "k3", "top_k"] = "iw_k3"
+    top_k: int = Field(64, ge=1, description="tokens of the teacher that estimator = top_k sums over")
+    gate_beta: float = Field(0.0, ge=0, description="SDAR's gate on tokens (there 5); 0: none")
+    token_share: float = Field(1.0, gt=0, le=1, description="share of tokens, by |l|, that are distilled")
+    positive_only: bool = Field(False, description="distil only trajectories with a positive advantage")
     advantage_eps: float = Field(1e-8, gt=0)
+
+    def weight_at(self, iteration: int) -> float:
+        """Lambda in ``iteration`` (from 1)."""
+        weight = self.distill_weight
+        if self.distill_warmup:
+            weight *= min(1.0, iteration / self.distill_warmup)
+        if self.distill_until:
+            weight *= max(0.0, 1 - iteration / self.distill_until)
+        return weight
 
 
 class OptimConfig(Section):

@@ -19,8 +19,10 @@ from skillsd.objectives import (
     distillation_loss,
     group_advantages,
     grpo_loss,
+    token_weights,
+    top_k_distillation_loss,
 )
-from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens
+from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_candidates
 from skillsd.trajectory import Trajectory
 
 
@@ -55,6 +57,11 @@ class Scores:
     old: Tensor
     teacher: Tensor
     teacher_mask: Tensor
+    #: How much each taught token counts in the distillation loss.
+    weights: Tensor
+    #: Ids and the teacher's log-probs of its likeliest tokens, [N, T, k], for the estimator "top_k" alone.
+    top_ids: Tensor | None = None
+    top_teacher: Tensor | None = None
 
 
 def assign_advantages(rows: Sequence[Row], eps: float) -> dict[str, float]:
@@ -100,9 +107,24 @@ class Learner:
         result = torch.zeros(len(rows), width)
         lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
         for index in micro_batches(lengths, self.config.optim.max_tokens_per_device):
-            logps, _ = score_tokens(model, [rows[i] for i in index], self.config.rollout.temperature)
+            logps = score_tokens(model, [rows[i] for i in index], self.config.rollout.temperature).logps
             result[index, : logps.shape[1]] = logps.float().cpu()
         return result
+
+    def top(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probs [N, width] of the action tokens, and ids and log-probs [N, width, k] of the likeliest."""
+        k, temperature = self.config.loss.top_k, self.config.rollout.temperature
+        k = min(k, model.config.get_text_config().vocab_size)
+        result, tops = torch.zeros(len(rows), width), torch.zeros(len(rows), width, k)
+        ids = torch.zeros(len(rows), width, k, dtype=torch.long)
+        lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+        for index in micro_batches(lengths, self.config.optim.max_tokens_per_device):
+            scored, found = top_candidates(model, [rows[i] for i in index], k, temperature)
+            assert scored.top is not None
+            part = scored.logps.shape[1]
+            result[index, :part], tops[index, :part] = scored.logps.cpu(), scored.top.cpu()
+            ids[index, :part] = found.cpu()
+        return result, ids, tops
 
     def score(self, rows: Sequence[Row], teacher: PreTrainedModel) -> Scores:
         """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
@@ -116,11 +138,29 @@ class Learner:
         taught = [
             i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens
         ]
+        loss = self.config.loss
         scores, teacher_mask = torch.zeros_like(mask), torch.zeros_like(mask)
+        top_ids = top_teacher = None
         if taught and self.spec.distill != "none":
-            scores[taught] = self.logps(teacher, [rows[i].teacher() for i in taught], width)
+            views = [rows[i].teacher() for i in taught]
+            if self.spec.distill == "loss" and loss.estimator == "top_k":
+                scores[taught], ids, tops = self.top(teacher, views, width)
+                top_ids = torch.zeros(*mask.shape, ids.shape[-1], dtype=torch.long)
+                top_teacher = torch.zeros(top_ids.shape)
+                top_ids[taught], top_teacher[taught] = ids, tops
+            else:
+                scores[taught] = self.logps(teacher, views, width)
             teacher_mask[taught] = mask[taught]
-        return Scores(mask, sampler, old, scores, teacher_mask)
+        weights = token_weights(
+            old,
+            scores,
+            teacher_mask,
+            torch.tensor([row.advantage for row in rows]),
+            gate_beta=loss.gate_beta,
+            token_share=loss.token_share,
+            positive_only=loss.positive_only,
+        )
+        return Scores(mask, sampler, old, scores, teacher_mask, weights, top_ids, top_teacher)
 
     def update(self, rows: Sequence[Row], scores: Scores, iteration: int) -> dict[str, float]:
         """One pass over the batch in ``optim.minibatches`` optimiser steps. Returns metrics.
@@ -144,7 +184,7 @@ class Learner:
     def _step(
         self, rows: Sequence[Row], scores: Scores, chunk: list[int], iteration: int, diagnostics: Diagnostics
     ) -> dict[str, float]:
-        weight = self.config.loss.distill_weight if self.spec.distill == "loss" else 0.0
+        weight = self.config.loss.weight_at(iteration) if self.spec.distill == "loss" else 0.0
         every = self.config.trainer.grad_norms_every
         split = bool(every and iteration % every == 0 and weight and self.spec.reward)
         tokens = float(scores.mask[chunk].sum())
@@ -166,7 +206,7 @@ class Learner:
             policy_loss += float(reward_part.detach())
             distill_loss += float(distill_part.detach())
         metrics = {"loss_policy": policy_loss, "loss_distill": distill_loss}
-        metrics["loss"] = policy_loss + weight * distill_loss
+        metrics |= {"loss": policy_loss + weight * distill_loss, "distill_weight": weight}
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -194,14 +234,17 @@ class Learner:
         self, rows: Sequence[Row], scores: Scores, index: list[int], tokens: float, diagnostics: Diagnostics
     ) -> tuple[Tensor, Tensor]:
         """(L_GRPO, L_SDL) of a micro-batch, as its share of the batch's token mean."""
-        logp, _ = score_tokens(self.model, [rows[i].student() for i in index], self.config.rollout.temperature)
+        candidates = None if scores.top_ids is None else scores.top_ids[index]
+        logp, _, top = score_tokens(
+            self.model, [rows[i].student() for i in index], self.config.rollout.temperature, candidates=candidates
+        )
         width = logp.shape[1]
 
         def take(values: Tensor) -> Tensor:
             return values[index, :width].to(logp.device)
 
         mask, old, teacher, taught = map(take, (scores.mask, scores.old, scores.teacher, scores.teacher_mask))
-        sampler = take(scores.sampler)
+        sampler, weights = take(scores.sampler), take(scores.weights)
         if self.spec.distill == "advantage":
             advantages = distillation_advantages(old, teacher, taught)
         else:
@@ -212,7 +255,14 @@ class Learner:
             reward_part = reward_part * 0.0
         distill_part = logp.sum() * 0.0
         if self.spec.distill == "loss":
-            distill_part = distillation_loss(logp, teacher, sampler, taught, self.spec.estimator, normalizer=tokens)
+            if loss.estimator != "top_k":
+                distill_part = distillation_loss(
+                    logp, teacher, sampler, taught, loss.estimator, weights=weights, normalizer=tokens
+                )
+            elif top is not None and scores.top_teacher is not None:
+                distill_part = top_k_distillation_loss(
+                    top, take(scores.top_teacher), taught, weights=weights, normalizer=tokens
+                )
         diagnostics.merge(diagnose(logp, old, teacher, sampler, mask, taught, loss.clip_low, loss.clip_high))
         return reward_part, distill_part
 

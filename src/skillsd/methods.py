@@ -23,7 +23,6 @@ class Method:
     reward: bool = True
     #: How distillation enters: as the loss L_SDL, or as a per-token advantage (vanilla OPD).
     distill: Literal["none", "loss", "advantage"] = "loss"
-    estimator: Literal["iw_k3", "iw_k3_detached", "k1", "k2", "k3"] = "iw_k3"
 
     @property
     def uses_bank(self) -> bool:

@@ -16,6 +16,8 @@ from torch import Tensor
 #: Guards on exponents. The paper clamps nothing; exp(-l) overflows where a teacher is far surer than the student.
 MAX_NEG_L = 20.0
 MAX_LOG_RHO = 10.0
+#: Least probability of all tokens outside the top k: its logarithm must be finite.
+MIN_TAIL = 1e-6
 
 ESTIMATORS = ("iw_k3", "iw_k3_detached", "k1", "k2", "k3")
 
@@ -60,9 +62,12 @@ def distillation_loss(
     mask: Tensor,
     estimator: str = "iw_k3",
     *,
+    weights: Tensor | None = None,
     normalizer: float | None = None,
 ) -> Tensor:
     """The token mean of an estimator of KL(student || teacher); a scalar.
+
+    ``weights`` (see :func:`token_weights`) multiply the tokens; the mean is over all of them all the same.
 
     With ``l = logp - teacher_logp`` and ``rho = exp(logp - sg(sampler_logp))``:
 
@@ -85,7 +90,64 @@ def distillation_loss(
         if estimator != "k3":
             rho = _masked(logp - sampler_logp.detach(), mask).clamp(max=MAX_LOG_RHO).exp()
             value = (rho.detach() if estimator == "iw_k3_detached" else rho) * value
-    return _token_mean(value, mask, normalizer)
+    return _token_mean(value if weights is None else value * weights, mask, normalizer)
+
+
+def top_k_distillation_loss(
+    top_logp: Tensor,
+    teacher_top_logp: Tensor,
+    mask: Tensor,
+    *,
+    weights: Tensor | None = None,
+    normalizer: float | None = None,
+) -> Tensor:
+    """The token mean of KL(student || teacher) over the teacher's k likeliest tokens and one bucket for the rest.
+
+    ``top_logp`` and ``teacher_top_logp`` are [B, T, k]: both log-probs of the same k tokens at every place. The sum
+    over tokens replaces the sampled one, so there is no importance weight and less noise; with k = the vocabulary it
+    is the exact KL of every prefix, else a lower bound of it (SDPO, arXiv:2601.20802, has the tail bucket).
+    """
+    everywhere = mask.unsqueeze(-1)
+    student = _with_tail(_masked(top_logp, everywhere))
+    teacher = _with_tail(_masked(teacher_top_logp.detach(), everywhere))
+    value = (student.exp() * (student - teacher)).sum(-1)
+    return _token_mean(value if weights is None else value * weights, mask, normalizer)
+
+
+def _with_tail(logps: Tensor) -> Tensor:
+    """[..., k] -> [..., k + 1]: the log of what is left to 1 comes last."""
+    rest = (1 - logps.exp().sum(-1, keepdim=True)).clamp(min=MIN_TAIL)
+    return torch.cat([logps, rest.log()], -1)
+
+
+def token_weights(
+    logp: Tensor,
+    teacher_logp: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    gate_beta: float = 0.0,
+    token_share: float = 1.0,
+    positive_only: bool = False,
+) -> Tensor:
+    """How much each token counts in the distillation loss, [B, T], detached; all 1 (on the mask) by default.
+
+    ``gate_beta`` > 0: times sigmoid(gate_beta (log pi_teacher - log pi_student)) (SDAR, arXiv:2605.15155, beta 5);
+    ``token_share`` < 1: only that share of the tokens, those with the largest |l| (GenEvolve keeps 0.1);
+    ``positive_only``: only trajectories whose advantage (``advantages``, [B]) is positive.
+    """
+    gap = _masked(teacher_logp - logp, mask).detach()
+    weights = mask.float()
+    if gate_beta:
+        weights = weights * torch.sigmoid(gate_beta * gap)
+    if positive_only:
+        weights = weights * (advantages > 0).float().unsqueeze(1)
+    if token_share < 1:
+        sizes = gap.abs()[mask.bool()]
+        if sizes.numel():
+            kept = max(1, round(token_share * sizes.numel()))
+            weights = weights * (gap.abs() >= sizes.topk(kept).values[-1]).float()
+    return weights
 
 
 def distillation_advantages(logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> Tensor:

@@ -24,15 +24,79 @@ class TokenRow(NamedTuple):
     action_mask: list[int]
 
 
+class Scored(NamedTuple):
+    """Action tokens stand at the left, in order, 0 behind them; all in fp32.
+
+    ``logps`` and ``mask`` [B, T], T = most action tokens of a row; ``top`` [B, T, k] where candidates were asked for.
+    """
+
+    logps: Tensor
+    mask: Tensor
+    top: Tensor | None = None
+
+
 def score_tokens(
-    model: PreTrainedModel, rows: Sequence[TokenRow], temperature: float = 1.0, *, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:
+    model: PreTrainedModel,
+    rows: Sequence[TokenRow],
+    temperature: float = 1.0,
+    *,
+    candidates: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Scored:
     """Log-probs of the action tokens under softmax(logits / temperature).
 
-    Returns ``(logps, mask)``, both [B, T] in fp32, T = most action tokens of a row; action tokens stand at the
-    left, in order, 0 behind them. Carries a gradient wherever gradients are enabled. The model must be in eval
-    mode, or its dropout becomes part of the policy.
+    ``candidates`` [B, >= T, k] are further token ids to score at the same places. Carries a gradient wherever gradients
+    are enabled. The model must be in eval mode, or its dropout becomes part of the policy.
     """
+    places = _places(model, rows)
+    wanted = places.targets.unsqueeze(1)
+    if candidates is not None:
+        flat = [row[:count] for row, count in zip(candidates, places.counts, strict=True)]
+        wanted = torch.cat([wanted, torch.cat(flat).to(wanted.device)], 1)
+    pieces = [
+        checkpoint(_select, places.head, places.states[i : i + chunk], wanted[i : i + chunk], temperature,
+                   use_reentrant=False)
+        for i in range(0, len(wanted), chunk)
+    ]  # fmt: skip
+    found = torch.cat(pieces) if pieces else places.states.new_zeros(0, wanted.shape[1], dtype=torch.float32)
+    logps = pad_sequence(list(found[:, 0].split(places.counts)), batch_first=True)
+    top = None if candidates is None else pad_sequence(list(found[:, 1:].split(places.counts)), batch_first=True)
+    return Scored(logps, _mask(places), top)
+
+
+@torch.no_grad()
+def top_candidates(
+    model: PreTrainedModel, rows: Sequence[TokenRow], k: int, temperature: float = 1.0, *, chunk: int = CHUNK
+) -> tuple[Scored, Tensor]:
+    """The ``k`` likeliest ids at every action token, [B, T, k] as int64, likeliest first; their log-probs are ``top``.
+
+    ``k`` is cut to the vocabulary. No gradient.
+    """
+    places = _places(model, rows)
+    logps, tops, ids = [], [], []
+    for i in range(0, len(places.targets), chunk):
+        everything = torch.log_softmax(_logits(places.head, places.states[i : i + chunk]) / temperature, -1)
+        top = everything.topk(min(k, everything.shape[-1]))
+        tops.append(top.values)
+        ids.append(top.indices)
+        logps.append(everything.gather(1, places.targets[i : i + chunk].unsqueeze(1)).squeeze(1))
+
+    def unflatten(pieces: list[Tensor]) -> Tensor:
+        return pad_sequence(list(torch.cat(pieces).split(places.counts)), batch_first=True)
+
+    return Scored(unflatten(logps), _mask(places), unflatten(tops)), unflatten(ids)
+
+
+class _Places(NamedTuple):
+    """All action tokens of a batch: ``states`` [n, hidden] (or logits, if ``head`` is None) before each of them."""
+
+    states: Tensor
+    head: nn.Module | None
+    targets: Tensor
+    counts: list[int]
+
+
+def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
     device = model.device
     lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
@@ -50,31 +114,25 @@ def score_tokens(
         places += actions
     rows_at, at = torch.tensor(batch_index, dtype=torch.long), torch.tensor(places, dtype=torch.long)
     targets = ids[rows_at, at].to(device)
-    ids, attention = ids.to(device), attention.to(device)
-    if _headless(model):
-        hidden = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
-        states = hidden[rows_at.to(device), at.to(device) - 1]
-        head: nn.Module = model.get_output_embeddings()
-        pieces = [
-            checkpoint(_gather, head, states[i : i + chunk], targets[i : i + chunk], temperature, use_reentrant=False)
-            for i in range(0, len(states), chunk)
-        ]
-        flat = torch.cat(pieces) if pieces else hidden.new_zeros(0, dtype=torch.float32)
-    else:
-        logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-        flat = _select(logits[rows_at.to(device), at.to(device) - 1], targets, temperature)
-    logps = pad_sequence(list(flat.split(counts)), batch_first=True)
-    mask = pad_sequence([torch.ones(n, device=device) for n in counts], batch_first=True)
-    return logps, mask
+    inputs = {"input_ids": ids.to(device), "attention_mask": attention.to(device), "use_cache": False}
+    head = model.get_output_embeddings() if _headless(model) else None
+    output = model.base_model(**inputs).last_hidden_state if head is not None else model(**inputs).logits
+    return _Places(output[rows_at.to(device), at.to(device) - 1], head, targets, counts)
 
 
-def _gather(head: nn.Module, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    return _select(head(states), targets, temperature)
+def _mask(places: _Places) -> Tensor:
+    device = places.states.device
+    return pad_sequence([torch.ones(n, device=device) for n in places.counts], batch_first=True)
 
 
-def _select(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = logits.float() / temperature
-    return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
+def _logits(head: nn.Module | None, states: Tensor) -> Tensor:
+    return (states if head is None else head(states)).float()
+
+
+def _select(head: nn.Module | None, states: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Log-probs of ``wanted`` [n, m] at each place."""
+    logits = _logits(head, states) / temperature
+    return logits.gather(1, wanted) - logits.logsumexp(-1, keepdim=True)
 
 
 _HEADLESS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
