@@ -1,9 +1,13 @@
 """A comparison's file: what it may say, and what it is told when it is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from skillsd.compare.matrix import expand, load_matrix
 from skillsd.errors import UsageError
+
+SHIPPED = Path(__file__).parent.parent / "comparisons"
 
 GOOD = """
 preset = "sokoban-smoke"
@@ -65,6 +69,13 @@ def test_mistakes_are_named_before_anything_runs(tmp_path, change, message):
     assert change[0] in GOOD
     with pytest.raises(UsageError, match=message):
         expand(load_matrix(write(tmp_path, GOOD.replace(*change))))
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda file: file.stem)
+def test_shipped_comparisons_are_fair_and_whole(file):
+    cells = expand(load_matrix(file))
+    assert len({c.folder for c in cells}) == len(cells)
+    assert "grpo" in {c.row for c in cells}
 
 
 def test_no_file(tmp_path):
