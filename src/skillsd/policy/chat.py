@@ -39,27 +39,26 @@ class ChatFormat:
                 "the chat template strips the reasoning from earlier turns, so that a trajectory's tokens are not what "
                 "the model would see: use a template that keeps it"
             )
-        self._head, self._tail = opening.split(_FIRST)
-        rest = whole[len(opening) + len(_ANSWER) :]
-        before, self._after = rest.split(_NEXT)
-        self._end, self._before = self._split_end(before)
-        self.end_id = self._encode(self._end, special=True)[0]
+        head, tail = opening.split(_FIRST)
+        before, after = whole[len(opening) + len(_ANSWER) :].split(_NEXT)
+        end, before = self._split_end(before)
+        self._head, self._tail, self._after = (self._encode(text, special=True) for text in (head, tail, after))
+        bos = tokenizer.bos_token_id
+        # Templates write the BOS themselves or leave it to the tokenizer; never both, never neither.
+        if isinstance(bos, int) and self._head[:1] != [bos] and tokenizer("a").input_ids[:1] == [bos]:
+            self._head = [bos, *self._head]
+        self._lead = {ended: self._encode(("" if ended else end) + before, special=True) for ended in (False, True)}
+        self.end_id = self._encode(end, special=True)[0]
         eos = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.end_id} | ({int(eos)} if isinstance(eos, int) else set()))
 
     def prompt(self, user: str) -> list[int]:
         """One user message and the generation prompt."""
-        head = self._encode(self._head, special=True)
-        bos = self.tokenizer.bos_token_id
-        # Templates write the BOS themselves or leave it to the tokenizer; never both, never neither.
-        if isinstance(bos, int) and head[:1] != [bos] and self.tokenizer("a").input_ids[:1] == [bos]:
-            head = [bos, *head]
-        return head + self._encode(user) + self._encode(self._tail, special=True)
+        return self._head + self._encode(user) + self._tail
 
     def followup(self, observation: str, ended: bool) -> list[int]:
         """What stands between the assistant's last token and its next turn; ``ended``: it wrote the end itself."""
-        lead = ("" if ended else self._end) + self._before
-        return self._encode(lead, special=True) + self._encode(observation) + self._encode(self._after, special=True)
+        return self._lead[ended] + self._encode(observation) + self._after
 
     def decode(self, ids: list[int]) -> str:
         """For people and environments; special tokens are left out."""
