@@ -156,3 +156,44 @@ def test_rules_refuse_other_environments():
     trajectory = Trajectory("t", 1, 0, "What is 2 + 2?", [1], turns=[Turn("4", "right", True)])
     with pytest.raises(SkillSDError, match="no board"):
         make_summarizer("rules").summarize(SummaryRequest(trajectory, Task("t")))
+
+
+OWN = """
+from skillsd.skills.skill import Skill
+
+
+class Mine:
+    name = "mine"
+
+    def summarize(self, request):
+        return Skill(success_analysis=request.task.id, mistake_analysis="b", golden_workflow="c")
+
+
+class Nameless:
+    pass
+
+
+class Greedy(Mine):
+    def __init__(self, key):
+        self.key = key
+
+
+constant = 3
+"""
+
+
+def test_a_users_own_summariser(tmp_path, monkeypatch):
+    (tmp_path / "own_summariser.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = make_summarizer("own_summariser:Mine").summarize(SummaryRequest(None, Task("t")))
+    assert found.success_analysis == "t"
+    for name, message in (
+        ("own_summariser:Nameless", "made no summariser"),
+        ("own_summariser:Greedy", "key"),
+        ("own_summariser:constant", "not callable"),
+        ("own_summariser:nothing", "cannot be imported"),
+        ("no_such_module:X", "cannot be imported"),
+        ("", "unknown summariser"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make_summarizer(name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from skillsd.envs.base import TaskSet
 from skillsd.errors import UsageError
+from skillsd.plugins import find
 
 _FACTORIES: dict[str, Callable[..., TaskSet]] = {}
 
@@ -53,16 +51,6 @@ def _find(name: str) -> Callable[..., TaskSet]:
         from skillsd.envs.sokoban.taskset import SokobanTasks
 
         return SokobanTasks
-    module, separator, attribute = name.partition(":")
-    if not separator:
+    if ":" not in name:
         raise UsageError(f"no task set {name!r}; known: {', '.join(names())}, or module:attribute of your own")
-    here = str(Path.cwd())
-    if here not in sys.path:  # an installed command does not look there; last, so that nothing is shadowed
-        sys.path.append(here)
-    try:
-        found: Callable[..., TaskSet] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise UsageError(f"env {name!r} cannot be imported: {error}") from None
-    if not callable(found):
-        raise UsageError(f"env {name!r} is not callable; name a class or a function that makes a task set")
-    return found
+    return find("env", name)

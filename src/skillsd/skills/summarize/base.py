@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from skillsd.envs.base import Task
 from skillsd.skills.skill import Skill
@@ -18,6 +18,7 @@ class SummaryRequest:
     task: Task
 
 
+@runtime_checkable
 class Summarizer(Protocol):
     """May be slow and may raise: it runs in the background, and a failure is counted, never fatal."""
 

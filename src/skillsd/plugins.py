@@ -1,0 +1,29 @@
+"""A user's own class or function, named as ``module:attribute``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from skillsd.errors import UsageError
+
+
+def find(what: str, name: str) -> Callable[..., Any]:
+    """What ``module:attribute`` names; the module is looked for in the current folder too.
+
+    Raises :class:`UsageError` (one line that begins with ``what``) if it cannot be imported or called.
+    """
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # an installed command does not look there; last, so that nothing is shadowed
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
+        raise UsageError(f"{what} {name!r} cannot be imported: {error}") from None
+    if not callable(found):
+        raise UsageError(f"{what} {name!r} is not callable: name a class, or a function that makes what is wanted")
+    return found  # type: ignore[no-any-return]
