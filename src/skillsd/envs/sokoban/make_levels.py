@@ -14,7 +14,7 @@ from skillsd.seeding import derive_seed
 #: {split: [(depth, levels)]}. 29 + 48 + 19 is 30/50/20 % of 96.
 SPLITS: dict[str, tuple[int, int, dict[str, list[tuple[int, int]]]]] = {
     "paper": (2, 1, {"train": [(15, 29), (20, 48), (25, 19)], "test": [(25, 64)], "extra": [(25, 512)]}),
-    "one_box": (1, 5, {"train": [(15, 128)], "test": [(15, 256)], "validation": [(15, 64)]}),
+    "one_box": (1, 3, {"train": [(15, 128)], "test": [(15, 256)], "validation": [(15, 64)]}),
 }
 
 
