@@ -306,7 +306,7 @@ def base_model_build(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data and the weights.")] = 0,
     episodes: Annotated[int | None, typer.Option(min=32, help="Training episodes; fewer is a quick try.")] = None,
 ) -> None:
-    """Train the embedded base model from nothing (some 15 minutes on 2 cores).
+    """Train the embedded base model from nothing (some 17 minutes on 2 idle cores).
 
     Example: skillsd base-model build --out base-model
     """
