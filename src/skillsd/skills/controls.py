@@ -16,11 +16,11 @@ SHOWN: tuple[str, ...] = get_args(Shown)
 
 _FIELDS = tuple(Skill.model_fields)
 #: Words that say nothing about any task.
-_WORDS = (
+_WORDS = (  # noqa: SIM905
     "about after again also before between chair cloud copper during early every garden however into "
     "letter many maybe milk never number often paper quiet river seven silver some stone summer table "
     "their under until which window winter without yellow"
-).split()  # noqa: SIM905
+).split()
 
 
 def show(shown: Shown, skills: Mapping[str, Skill], seed: int) -> dict[str, Skill]:
