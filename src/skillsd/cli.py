@@ -351,15 +351,12 @@ def _numbers(result: Any) -> dict[str, Any] | None:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    import tomllib
+    from skillsd.config import toml_value
 
     name, separator, raw = text.partition("=")
     if not separator or not name:
         raise UsageError(f"option {text!r} is not of the form name=value")
-    try:
-        return name, tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name, raw
+    return name, toml_value(raw)
 
 
 def _bank(run: Path) -> Any:

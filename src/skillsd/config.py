@@ -214,15 +214,20 @@ def read_tree(preset_or_path: str | Path) -> dict[str, Any]:
     return tree
 
 
+def toml_value(raw: str) -> Any:
+    """What ``raw`` is in TOML; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, raw = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise UsageError(f"override {override!r} is not of the form section.name=value")
-    try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = raw.strip()  # a bare word is a string
+    value = toml_value(raw.strip())
     for part in parts[:-1]:
         child = tree.setdefault(part, {})
         if not isinstance(child, dict):

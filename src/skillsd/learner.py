@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,26 +105,28 @@ class Learner:
     def logps(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> Tensor:
         """Re-score ``rows`` under ``model``: [N, width], no gradient."""
         result = torch.zeros(len(rows), width)
-        lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
-        for index in micro_batches(lengths, self.config.optim.max_tokens_per_device):
-            logps = score_tokens(model, [rows[i] for i in index], self.config.rollout.temperature).logps
+        for index, part in self._parts(rows):
+            logps = score_tokens(model, part, self.config.rollout.temperature).logps
             result[index, : logps.shape[1]] = logps.float().cpu()
         return result
 
     def top(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs [N, width] of the action tokens, and ids and log-probs [N, width, k] of the likeliest."""
-        k, temperature = self.config.loss.top_k, self.config.rollout.temperature
-        k = min(k, model.config.get_text_config().vocab_size)
+        k = min(self.config.loss.top_k, model.config.get_text_config().vocab_size)
         result, tops = torch.zeros(len(rows), width), torch.zeros(len(rows), width, k)
         ids = torch.zeros(len(rows), width, k, dtype=torch.long)
-        lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
-        for index in micro_batches(lengths, self.config.optim.max_tokens_per_device):
-            scored, found = top_candidates(model, [rows[i] for i in index], k, temperature)
+        for index, part in self._parts(rows):
+            scored, found = top_candidates(model, part, k, self.config.rollout.temperature)
             assert scored.top is not None
-            part = scored.logps.shape[1]
-            result[index, :part], tops[index, :part] = scored.logps.cpu(), scored.top.cpu()
-            ids[index, :part] = found.cpu()
+            end = scored.logps.shape[1]
+            result[index, :end], tops[index, :end] = scored.logps.cpu(), scored.top.cpu()
+            ids[index, :end] = found.cpu()
         return result, ids, tops
+
+    def _parts(self, rows: Sequence[TokenRow]) -> Iterator[tuple[list[int], list[TokenRow]]]:
+        """Micro-batches of ``rows``: which they are, and themselves."""
+        for index in micro_batches([row.length for row in rows], self.config.optim.max_tokens_per_device):
+            yield index, [rows[i] for i in index]
 
     def score(self, rows: Sequence[Row], teacher: PreTrainedModel) -> Scores:
         """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
@@ -192,10 +194,9 @@ class Learner:
         active = [i for i in chunk if self._has_gradient(rows[i])]
         distilled = [torch.zeros_like(p) for p in self.parameters] if split else []
         policy_loss = distill_loss = 0.0
-        lengths = [len(rows[i].student_prompt_ids) + len(rows[i].trajectory.completion_ids) for i in active]
-        for micro in micro_batches(lengths, self.config.optim.max_tokens_per_device):
+        for micro, students in self._parts([rows[i].student() for i in active]):
             index = [active[i] for i in micro]
-            reward_part, distill_part = self._losses(rows, scores, index, tokens, diagnostics)
+            reward_part, distill_part = self._losses(rows, students, scores, index, tokens, diagnostics)
             if split:
                 gradients = torch.autograd.grad(weight * distill_part, self.parameters, retain_graph=True)
                 for total, gradient in zip(distilled, gradients, strict=True):
@@ -231,13 +232,17 @@ class Learner:
         return row.trajectory.action_tokens > 0 and (taught or (self.spec.reward and row.advantage != 0.0))
 
     def _losses(
-        self, rows: Sequence[Row], scores: Scores, index: list[int], tokens: float, diagnostics: Diagnostics
+        self,
+        rows: Sequence[Row],
+        students: Sequence[TokenRow],
+        scores: Scores,
+        index: list[int],
+        tokens: float,
+        diagnostics: Diagnostics,
     ) -> tuple[Tensor, Tensor]:
-        """(L_GRPO, L_SDL) of a micro-batch, as its share of the batch's token mean."""
+        """(L_GRPO, L_SDL) of the micro-batch ``index``, seen as ``students``: its share of the batch's token mean."""
         candidates = None if scores.top_ids is None else scores.top_ids[index]
-        logp, _, top = score_tokens(
-            self.model, [rows[i].student() for i in index], self.config.rollout.temperature, candidates=candidates
-        )
+        logp, _, top = score_tokens(self.model, students, self.config.rollout.temperature, candidates=candidates)
         width = logp.shape[1]
 
         def take(values: Tensor) -> Tensor:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from skillsd.compare import figures, tables
 from skillsd.compare.cell import Cell
@@ -25,6 +22,7 @@ from skillsd.compare.stats import (
     paired_bootstrap,
 )
 from skillsd.errors import SkillSDError
+from skillsd.pages import render
 from skillsd.run_dir import write_atomic
 
 #: Phases of an iteration in the order they happen. "other" is the rest of the wall clock.
@@ -207,13 +205,9 @@ def write(
     name = out.resolve().name
     write_atomic(out / "results.json", json.dumps(summary, indent=1).encode())
     write_atomic(out / "compare.md", tables.markdown(name, summary).encode("utf-8", "replace"))
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda file: (resources.files("skillsd.compare") / file).read_text("utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("compare.html.jinja").render(
+    page = render(
+        "skillsd.compare",
+        "compare.html.jinja",
         name=name,
         summary=summary,
         overview=tables.overview(summary),

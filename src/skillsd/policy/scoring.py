@@ -23,6 +23,11 @@ class TokenRow(NamedTuple):
     completion_ids: list[int]
     action_mask: list[int]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the whole sequence."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
 
 class Scored(NamedTuple):
     """Action tokens stand at the left, in order, 0 behind them; all in fp32.
@@ -98,7 +103,7 @@ class _Places(NamedTuple):
 
 def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
     device = model.device
-    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+    lengths = [row.length for row in rows]
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
     attention = torch.zeros_like(ids)
     batch_index: list[int] = []

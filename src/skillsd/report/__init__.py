@@ -8,17 +8,16 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
 from skillsd.envs import HasRender, TaskSet, make_taskset
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.evaluation import EvalResult
+from skillsd.pages import render
 from skillsd.run_dir import RunDir, write_atomic
 from skillsd.skills.bank import SkillBank, StoredSkill
 from skillsd.trajectory import Trajectory
@@ -48,13 +47,9 @@ def write_report(out: str | Path) -> Path:
     config = run.load_config()
     metrics = run.read_metrics()
     taskset = make_taskset(config.env.name, **config.env.options)
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (resources.files("skillsd.report") / name).read_text("utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = render(
+        "skillsd.report",
+        "report.html.jinja",
         name=run.path.resolve().name,
         config=config,
         method=config.spec.summary,
