@@ -9,17 +9,49 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
 
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.base import Generation, Request
 
 #: Share of hidden columns at which the cache is packed.
 MAX_WASTE = 0.25
+#: Columns that the cache grows by, at least.
+ROOM = 32
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A :class:`DynamicLayer` with room to grow: a token is written behind the others, which are not copied for it."""
+
+    room: Tensor | None = None  # [2, B, H, columns, D], the first of them in use
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append [B, H, columns, D]; all keys and values so far, as views of the room."""
+        new = torch.stack((key_states, value_states))
+        old = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        end, room = old + new.shape[-2], self.room
+        # Rows that were selected or packed are no longer views of the room.
+        if room is None or room.shape[-2] < end or self.keys.data_ptr() != room.data_ptr():
+            room = self.room = new.new_empty(*new.shape[:-2], end + max(ROOM, end // 4), new.shape[-1])
+            if old:
+                room[0, ..., :old, :], room[1, ..., :old, :] = self.keys, self.values
+        room[..., old:end, :] = new
+        self.keys, self.values = room[0, ..., :end, :], room[1, ..., :end, :]
+        return self.keys, self.values
+
+
+def _cache() -> Cache:
+    return Cache(layer_class_to_replicate=_RoomyLayer)
 
 
 @dataclass
@@ -40,7 +72,7 @@ class TransformersEngine:
         self.model, self.temperature, self.max_new_tokens = model, temperature, max_new_tokens
         self.stop_ids = np.array(sorted(chat.stop_ids))
         self.slots: list[_Slot] = []
-        self.cache = DynamicCache()
+        self.cache = _cache()
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
 
     @torch.no_grad()
@@ -55,7 +87,7 @@ class TransformersEngine:
         if not self.slots:
             self.slots = [_Slot(episode) for episode in wanted]
             self.mask = torch.zeros(len(wanted), 0, dtype=torch.long, device=self.model.device)
-            self.cache = DynamicCache()
+            self.cache = _cache()
         place = {slot.episode: row for row, slot in enumerate(self.slots)}
         order = sorted(requests, key=lambda request: place[request.episode])
         self._pack()
@@ -76,7 +108,7 @@ class TransformersEngine:
         if keep:
             self.cache.batch_select_indices(index)
         else:
-            self.cache = DynamicCache()
+            self.cache = _cache()
 
     def _decode(self, logits: Tensor, rngs: Sequence[np.random.Generator]) -> list[Generation]:
         """Sample until every row has ended its turn or used up its tokens."""
