@@ -67,6 +67,14 @@ def test_every_method_makes_sense():
         assert method.reward or method.distill != "none"
 
 
+def test_the_teachers_weights_can_be_chosen_apart_from_the_method():
+    config = load_config("sokoban-smoke", ["method=skill_sd_hindsight", "teacher.weights=frozen"])
+    assert (config.spec.privileged, config.spec.teacher) == ("hindsight", "frozen")
+    assert load_config("sokoban-smoke", ["method=skill_sd_hindsight"]).spec.teacher == "dynamic"
+    with pytest.raises(UsageError, match="'grpo' has no teacher"):
+        load_config("sokoban-smoke", ["method=grpo", "teacher.weights=frozen"])
+
+
 def test_lambda_schedule():
     loss = LossConfig(distill_weight=0.1)
     assert [loss.weight_at(i) for i in (1, 5, 1000)] == [0.1] * 3

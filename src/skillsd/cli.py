@@ -129,6 +129,47 @@ def evaluate(
 
 
 @app.command()
+def probe(
+    model: Annotated[str, typer.Argument(help="The student: a run, a checkpoint, a model, or `embedded`.")],
+    teacher: Annotated[str | None, typer.Option(help="Whose weights read the skills; default: the student's.")] = None,
+    env: Annotated[str | None, typer.Option(help="Task set; default: the run's own.")] = None,
+    env_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of --env.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the test split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = 64,
+    samples: Annotated[int, typer.Option(min=2, help="Episodes a task that the student plays.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Measure what the teacher knows: its accuracy with each kind of skill, and whether it tells good actions from bad.
+
+    Example: skillsd probe runs/sokoban-demo --teacher embedded --limit 32
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from skillsd.evaluation import open_policy
+    from skillsd.probe import probe as run
+    from skillsd.skills.summarize import make_summarizer
+
+    disable_progress_bar()
+    options = dict(_pair(text) for text in env_option or ()) or None
+    student, taskset, config = open_policy(model, env=env, env_options=options)
+    reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
+    with console.status("") as status:
+        readings = run(
+            student, reader, taskset, config, make_summarizer(config.skills.summarizer),
+            split=split or config.env.test_split, limit=limit, samples=samples, on_part=status.update,
+            warn=lambda text: console.print(text, style="yellow", markup=False),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps([asdict(r) for r in readings]))
+        return
+    table = Table("skill", "tasks", "accuracy", "rms l", "AUC of actions", "correlation", "AUC of episodes", box=None)
+    for r in readings:
+        numbers = (r.accuracy, r.l_rms, r.action_auc, r.action_correlation, r.episode_auc)
+        table.add_row(r.kind, str(r.tasks), *("" if n is None else f"{n:.2f}" for n in numbers))
+    Console().print(table)
+
+
+@app.command()
 def compare(
     file: Annotated[Path, typer.Argument(help="TOML file with rows and seeds (docs/compare.md).")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; finished cells in it are kept.")],

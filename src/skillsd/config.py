@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -55,10 +56,11 @@ class RolloutConfig(Section):
 
 
 class TeacherConfig(Section):
-    """Budget and decay of the teacher; which teacher is the method's business."""
+    """The teacher's budget, and another choice of its weights than the method's."""
 
+    weights: Literal["dynamic", "frozen", "ema"] | None = Field(None, description="default: the method's")
     max_prompt_tokens: int = Field(16384, ge=8, description="the teacher's own limit; a longer view is an error")
-    ema_decay: float = Field(0.95, ge=0, lt=1, description="per iteration, for teacher = ema")
+    ema_decay: float = Field(0.95, ge=0, lt=1, description="per iteration, for weights = ema")
 
 
 class SkillsConfig(Section):
@@ -151,12 +153,15 @@ class Config(Section):
     def _known_method(self) -> Config:
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if self.teacher.weights and METHODS[self.method].teacher == "none":
+            raise ValueError(f"teacher.weights: method {self.method!r} has no teacher")
         return self
 
     @property
     def spec(self) -> Method:
         """The method's point in the space of who rolls out, who teaches, and what counts."""
-        return METHODS[self.method]
+        method = METHODS[self.method]
+        return replace(method, teacher=self.teacher.weights) if self.teacher.weights else method
 
 
 def presets() -> dict[str, str]:

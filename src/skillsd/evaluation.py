@@ -17,6 +17,7 @@ from skillsd.envs.base import HasReference, Task, TaskSet
 from skillsd.errors import UsageError
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.transformers import TransformersEngine
+from skillsd.policy.loading import Policy, load_policy
 from skillsd.rollout import Job, rollout
 from skillsd.run_dir import write_atomic
 from skillsd.seeding import derive_seed
@@ -150,13 +151,25 @@ def evaluate_model(
         for task, skill in zip(tasks, skills, strict=True)
         for sample in range(samples)
     ]
-    engine = TransformersEngine(
-        model,
-        chat,
-        temperature=0.0 if samples == 1 else config.rollout.temperature,
-        max_new_tokens=config.rollout.max_new_tokens,
+    trajectories = play(
+        model, chat, taskset, config, jobs, 0.0 if samples == 1 else config.rollout.temperature, on_turn=on_turn
     )
-    batch = rollout(
+    return summarize(split, tasks, trajectories, samples)
+
+
+def play(
+    model: PreTrainedModel,
+    chat: ChatFormat,
+    taskset: TaskSet,
+    config: Config,
+    jobs: Sequence[Job],
+    temperature: float,
+    *,
+    on_turn: Callable[[int, int], None] | None = None,
+) -> list[Trajectory]:
+    """Play ``jobs`` outside training, under ``config``'s limits; ``temperature`` 0 is greedy."""
+    engine = TransformersEngine(model, chat, temperature=temperature, max_new_tokens=config.rollout.max_new_tokens)
+    return rollout(
         engine,
         chat,
         taskset,
@@ -168,8 +181,7 @@ def evaluate_model(
         episode_timeout=config.env.episode_timeout,
         batch_size=config.rollout.batch_size,
         on_turn=on_turn,
-    )
-    return summarize(split, tasks, batch.trajectories, samples)
+    ).trajectories
 
 
 def evaluate(
@@ -187,10 +199,29 @@ def evaluate(
     ``env``, ``env_options`` and ``split`` default to the run's own test split (for a bare model: the demo's).
     Raises :class:`UsageError` for what is not there.
     """
+    policy, taskset, config = open_policy(run_or_model, env=env, env_options=env_options)
+    return evaluate_model(
+        policy.model,
+        policy.chat,
+        taskset,
+        config,
+        split or config.env.test_split,
+        limit=limit,
+        samples=samples,
+        on_turn=on_turn,
+    )
+
+
+def open_policy(
+    run_or_model: str | Path, *, env: str | None = None, env_options: dict[str, Any] | None = None
+) -> tuple[Policy, TaskSet, Config]:
+    """A policy with the task set and the settings that go with it: the run's own, or the demo's for a bare model.
+
+    Raises :class:`UsageError` for what is not there.
+    """
     from skillsd.checkpoint import latest
     from skillsd.config import EnvConfig, ModelConfig, load_config
     from skillsd.envs import make_taskset
-    from skillsd.policy.loading import load_policy
     from skillsd.run_dir import RunDir
 
     run = RunDir(run_or_model)
@@ -206,13 +237,4 @@ def evaluate(
         config = config.model_copy(update={"env": EnvConfig(name=env or config.env.name, options=env_options or {})})
     policy = load_policy(ModelConfig(**{**config.model.model_dump(), "path": path}))
     taskset = make_taskset(config.env.name, **config.env.options)
-    return evaluate_model(
-        policy.model,
-        policy.chat,
-        taskset,
-        config,
-        split or config.env.test_split,
-        limit=limit,
-        samples=samples,
-        on_turn=on_turn,
-    )
+    return policy, taskset, config

@@ -361,9 +361,12 @@ class Trainer:
         self.warn("stopping after this iteration (ctrl-C again: at once)")
 
 
-def train(config: Config, out: str | Path, *, resume: bool = False, listen: Listener | None = None) -> RunResult:
+def train(
+    config: Config, out: str | Path, *, resume: bool = False, evaluate: bool = True, listen: Listener | None = None
+) -> RunResult:
     """Run ``config`` into the folder ``out``; with ``resume`` go on from its newest checkpoint.
 
+    The policy is evaluated before and after, unless ``evaluate`` is off (for a caller that does so in its own way).
     The rest of a resumed run is bit for bit what it would have been (CPU, same number of threads). Raises
     :class:`UsageError` for a bad configuration and :class:`SkillSDError` for a run that cannot go on.
     """
@@ -381,9 +384,10 @@ def train(config: Config, out: str | Path, *, resume: bool = False, listen: List
         trainer.open(checkpoint.latest(run) if resume else None)
         try:
             with on_interrupt(trainer.interrupt):
-                before = _evaluated(trainer, "before") if trainer.iteration == 0 else _previous(run, "before")
+                first = evaluate and trainer.iteration == 0
+                before = _evaluated(trainer, "before") if first else _previous(run, "before")
                 trainer.loop()
-                after = None if trainer.stop else _evaluated(trainer, "after")
+                after = _evaluated(trainer, "after") if evaluate and not trainer.stop else None
             if not trainer.stop and (late := len(trainer.queue.pending)):
                 trainer.warn(f"{late} summaries were not ready in time: their skills are lost unless you --resume")
         finally:

@@ -36,7 +36,7 @@ def run_cell(folder: Path) -> int:
 
     run = RunDir(folder / "run")
     if spec["row"] != "base":
-        if train(config, run.path, resume=run.config.is_file(), listen=listen).interrupted:
+        if train(config, run.path, resume=run.config.is_file(), evaluate=False, listen=listen).interrupted:
             return EXIT_INTERRUPTED
         newest = checkpoint.latest(run)
         if newest is None:

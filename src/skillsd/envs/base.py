@@ -94,6 +94,15 @@ class HasReference(Protocol):
 
 
 @runtime_checkable
+class HasVerdicts(Protocol):
+    """A task set that can tell good actions from bad ones: ``skillsd probe`` then measures whether the teacher can."""
+
+    def verdicts(self, task: Task, actions: Sequence[str]) -> list[bool | None]:
+        """For each assistant message of an episode whether it was one of the best actions there; None: no saying."""
+        ...
+
+
+@runtime_checkable
 class HasRender(Protocol):
     """A task set whose observations are worth drawing in the report."""
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from skillsd.envs.base import Score, Step, Task
 from skillsd.envs.sokoban.game import DIRECTIONS, GLYPHS, Board, canonical_hash, read_boxoban
-from skillsd.envs.sokoban.solver import solve
+from skillsd.envs.sokoban.solver import best_moves, distances, solve
 from skillsd.envs.sokoban.text import INVALID, PROMPT, parse_action
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills.skill import Skill
@@ -115,6 +115,17 @@ class SokobanTasks:
         if moves is None:
             raise SkillSDError(f"task {task.id} has no solution")
         return describe_solution(level, moves)
+
+    def verdicts(self, task: Task, actions: Sequence[str]) -> list[bool | None]:
+        """Whether each message makes a move that is on a shortest way to the goal; None once the level is lost."""
+        board = Board(str(task.data["level"]))
+        table, found = distances(board), []
+        for action in actions:
+            best, direction = best_moves(board, table), parse_action(action)
+            found.append(direction in best if best else None)
+            if direction is not None:
+                board.move(direction)
+        return found
 
     def render_text(self, observation: str) -> Text:
         """Boards in colour, a blank after each cell; all else as it is."""
