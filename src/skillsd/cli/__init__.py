@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from skillsd.cli.common import Json, console, pair
+from skillsd.cli.skills import explain, probe, skills_app
 from skillsd.errors import SkillSDError, UsageError
 
 app = typer.Typer(
@@ -23,13 +25,9 @@ app = typer.Typer(
     help="Skill-SD: train multi-turn LLM agents with skill-conditioned self-distillation.\n\n"
     "Example: skillsd train sokoban-demo --out runs/demo",
 )
-skills_app = typer.Typer(no_args_is_help=True, help="Look at the skills that a run learned.")
 base_model_app = typer.Typer(no_args_is_help=True, help="The embedded base model and its recipe.")
 app.add_typer(skills_app, name="skills")
 app.add_typer(base_model_app, name="base-model")
-console = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
 
 
@@ -114,7 +112,7 @@ def evaluate(
     from skillsd.evaluation import evaluate as run
 
     disable_progress_bar()
-    options = dict(_pair(text) for text in env_option or ()) or None
+    options = dict(pair(text) for text in env_option or ()) or None
     with console.status("evaluating") as status:
         result = run(
             model, env=env, env_options=options, split=split, limit=limit, samples=samples,
@@ -126,47 +124,6 @@ def evaluate(
         print(json.dumps(asdict(result)))
     else:
         Console().print(results_table({model: result}))
-
-
-@app.command()
-def probe(
-    model: Annotated[str, typer.Argument(help="The student: a run, a checkpoint, a model, or `embedded`.")],
-    teacher: Annotated[str | None, typer.Option(help="Whose weights read the skills; default: the student's.")] = None,
-    env: Annotated[str | None, typer.Option(help="Task set; default: the run's own.")] = None,
-    env_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of --env.")] = None,
-    split: Annotated[str | None, typer.Option(help="Default: the test split.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = 64,
-    samples: Annotated[int, typer.Option(min=2, help="Episodes a task that the student plays.")] = 8,
-    as_json: Json = False,
-) -> None:
-    """Measure what the teacher knows: its accuracy with each kind of skill, and whether it tells good actions from bad.
-
-    Example: skillsd probe runs/sokoban-demo --teacher embedded --limit 32
-    """
-    from transformers.utils.logging import disable_progress_bar
-
-    from skillsd.evaluation import open_policy
-    from skillsd.probe import probe as run
-    from skillsd.skills.summarize import make_summarizer
-
-    disable_progress_bar()
-    options = dict(_pair(text) for text in env_option or ()) or None
-    student, taskset, config = open_policy(model, env=env, env_options=options)
-    reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
-    with console.status("") as status:
-        readings = run(
-            student, reader, taskset, config, make_summarizer(config.skills.summarizer),
-            split=split or config.env.test_split, limit=limit, samples=samples, on_part=status.update,
-            warn=lambda text: console.print(text, style="yellow", markup=False),
-        )  # fmt: skip
-    if as_json:
-        print(json.dumps([asdict(r) for r in readings]))
-        return
-    table = Table("skill", "tasks", "accuracy", "rms l", "AUC of actions", "correlation", "AUC of episodes", box=None)
-    for r in readings:
-        numbers = (r.accuracy, r.l_rms, r.action_auc, r.action_correlation, r.episode_auc)
-        table.add_row(r.kind, str(r.tasks), *("" if n is None else f"{n:.2f}" for n in numbers))
-    Console().print(table)
 
 
 @app.command()
@@ -208,6 +165,10 @@ def compare(
         raise typer.Exit(130)
     if failed:
         raise typer.Exit(1)
+
+
+app.command()(probe)
+app.command()(explain)
 
 
 @app.command()
@@ -252,7 +213,7 @@ def play(
     from skillsd.envs import make_taskset
     from skillsd.envs.play import play as run
 
-    run(make_taskset(env, **dict(_pair(text) for text in env_option or ())), split, index)
+    run(make_taskset(env, **dict(pair(text) for text in env_option or ())), split, index)
 
 
 @app.command()
@@ -290,55 +251,6 @@ def doctor(
         Console().print(table)
     if not findings["ok"]:
         raise typer.Exit(1)
-
-
-@skills_app.command("list")
-def skills_list(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
-    """List a run's skills, a line each.
-
-    Example: skillsd skills list runs/sokoban-demo
-    """
-    rows = [_skill_row(s) for s in _bank(run).skills()]
-    if as_json:
-        print(json.dumps(rows))
-        return
-    table = Table("id", "task", "reward", "chosen", "mean", "from", "workflow", box=None)
-    for row in rows:
-        mean = "" if row["mean_reward"] is None else f"{row['mean_reward']:.2f}"
-        table.add_row(str(row["id"]), row["task_id"], f"{row['reward']:.2f}", str(row["chosen"]), mean,
-                      row["trajectory"] or "", row["skill"]["golden_workflow"][:80])  # fmt: skip
-    Console(markup=False).print(table)
-
-
-@skills_app.command("show")
-def skills_show(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    skill_id: Annotated[int, typer.Argument(help="Number of the skill.")],
-    as_json: Json = False,
-) -> None:
-    """Show one skill whole.
-
-    Example: skillsd skills show runs/sokoban-demo 12
-    """
-    for stored in _bank(run).skills():
-        if stored.id == skill_id:
-            print(json.dumps(_skill_row(stored)) if as_json else stored.skill.text())
-            return
-    raise UsageError(f"{run} has no skill {skill_id}")
-
-
-@skills_app.command("export")
-def skills_export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Argument(help="JSON-lines file to write.")],
-) -> None:
-    """Write all skills as JSON lines.
-
-    Example: skillsd skills export runs/sokoban-demo skills.jsonl
-    """
-    rows = [_skill_row(s) for s in _bank(run).skills()]
-    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    print(f"{len(rows)} skills written to {out}")
 
 
 @base_model_app.command("build")
@@ -389,34 +301,6 @@ def _interval(interval: tuple[float, float]) -> str:
 
 def _numbers(result: Any) -> dict[str, Any] | None:
     return None if result is None else {k: v for k, v in asdict(result).items() if k != "per_task"}
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    from skillsd.config import toml_value
-
-    name, separator, raw = text.partition("=")
-    if not separator or not name:
-        raise UsageError(f"option {text!r} is not of the form name=value")
-    return name, toml_value(raw)
-
-
-def _bank(run: Path) -> Any:
-    from skillsd.run_dir import RunDir
-    from skillsd.skills.bank import SkillBank
-
-    path = RunDir(run).bank
-    if not path.is_file():
-        raise UsageError(f"{run} holds no skill bank (skills.sqlite)")
-    return SkillBank(path)
-
-
-def _skill_row(stored: Any) -> dict[str, Any]:
-    source = stored.source
-    return {
-        "id": stored.id, "task_id": stored.task_id, "reward": stored.reward, "chosen": stored.chosen,
-        "mean_reward": stored.mean_reward, "trajectory": source.trajectory_id if source else None,
-        "iteration": source.iteration if source else None, "skill": stored.skill.model_dump(),
-    }  # fmt: skip
 
 
 def main() -> NoReturn:

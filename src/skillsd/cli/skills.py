@@ -1,0 +1,160 @@
+"""Commands about skills: what a run learned, and what a teacher makes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skillsd.cli.common import Json, console, pair
+from skillsd.errors import UsageError
+
+skills_app = typer.Typer(no_args_is_help=True, help="Look at the skills that a run learned.")
+
+
+@skills_app.command("list")
+def skills_list(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: Json = False) -> None:
+    """List a run's skills, a line each.
+
+    Example: skillsd skills list runs/sokoban-demo
+    """
+    rows = [_skill_row(s) for s in _bank(run).skills()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("id", "task", "reward", "chosen", "mean", "from", "workflow", box=None)
+    for row in rows:
+        mean = "" if row["mean_reward"] is None else f"{row['mean_reward']:.2f}"
+        table.add_row(str(row["id"]), row["task_id"], f"{row['reward']:.2f}", str(row["chosen"]), mean,
+                      row["trajectory"] or "", row["skill"]["golden_workflow"][:80])  # fmt: skip
+    Console(markup=False).print(table)
+
+
+@skills_app.command("show")
+def skills_show(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    skill_id: Annotated[int, typer.Argument(help="Number of the skill.")],
+    as_json: Json = False,
+) -> None:
+    """Show one skill whole.
+
+    Example: skillsd skills show runs/sokoban-demo 12
+    """
+    for stored in _bank(run).skills():
+        if stored.id == skill_id:
+            print(json.dumps(_skill_row(stored)) if as_json else stored.skill.text())
+            return
+    raise UsageError(f"{run} has no skill {skill_id}")
+
+
+@skills_app.command("export")
+def skills_export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(help="JSON-lines file to write.")],
+) -> None:
+    """Write all skills as JSON lines.
+
+    Example: skillsd skills export runs/sokoban-demo skills.jsonl
+    """
+    rows = [_skill_row(s) for s in _bank(run).skills()]
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{len(rows)} skills written to {out}")
+
+
+def probe(
+    model: Annotated[str, typer.Argument(help="The student: a run, a checkpoint, a model, or `embedded`.")],
+    teacher: Annotated[str | None, typer.Option(help="Whose weights read the skills; default: the student's.")] = None,
+    env: Annotated[str | None, typer.Option(help="Task set; default: the run's own.")] = None,
+    env_option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of --env.")] = None,
+    split: Annotated[str | None, typer.Option(help="Default: the test split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = 64,
+    samples: Annotated[int, typer.Option(min=2, help="Episodes a task that the student plays.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Measure what the teacher knows: its accuracy with each kind of skill, and whether it tells good actions from bad.
+
+    Example: skillsd probe runs/sokoban-demo --teacher embedded --limit 32
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from skillsd.evaluation import open_policy
+    from skillsd.probe import probe as run
+    from skillsd.skills.summarize import make_summarizer
+
+    disable_progress_bar()
+    options = dict(pair(text) for text in env_option or ()) or None
+    student, taskset, config = open_policy(model, env=env, env_options=options)
+    reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
+    with console.status("") as status:
+        readings = run(
+            student, reader, taskset, config, make_summarizer(config.skills.summarizer),
+            split=split or config.env.test_split, limit=limit, samples=samples, on_part=status.update,
+            warn=lambda text: console.print(text, style="yellow", markup=False),
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps([asdict(r) for r in readings]))
+        return
+    table = Table("skill", "tasks", "accuracy", "rms l", "AUC of actions", "correlation", "AUC of episodes", box=None)
+    for r in readings:
+        numbers = (r.accuracy, r.l_rms, r.action_auc, r.action_correlation, r.episode_auc)
+        table.add_row(r.kind, str(r.tasks), *("" if n is None else f"{n:.2f}" for n in numbers))
+    Console().print(table)
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    episode: Annotated[str | None, typer.Argument(help="ITERATION/TASK/SAMPLE; default: a late failure.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Whose weights read the skill; default: as in the run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show an episode action by action: how likely the student, its teacher and the trained model find each.
+
+    Example: skillsd explain runs/sokoban-demo
+    """
+    from rich.text import Text
+    from transformers.utils.logging import disable_progress_bar
+
+    from skillsd.explain import explain as run_it
+
+    disable_progress_bar()
+    found = run_it(run, episode, teacher)
+    if as_json:
+        tree = {"episode": found.trajectory.id, "prompt": found.trajectory.prompt, "success": found.trajectory.success}
+        actions = [asdict(action) for action in found.actions]
+        print(json.dumps({**tree, "skill": found.skill.model_dump(), "actions": actions}))
+        return
+    out = Console(markup=False)
+    outcome = "solved" if found.trajectory.success else "not solved"
+    out.print(f"episode {found.trajectory.id}, {outcome}\n\n{found.trajectory.prompt}\n\n{found.skill.text()}\n")
+    table = Table("turn", "action", "good", "student", "teacher", "l", "trained", box=None)
+    for turn, a in enumerate(found.actions, 1):
+        good = "" if a.good is None else "yes" if a.good else "no"
+        shares = [f"{math.exp(value):.0%}" for value in (a.then, a.teacher, a.now)]
+        table.add_row(str(turn), Text(a.text), good, shares[0], shares[1], f"{a.then - a.teacher:+.2f}", shares[2])
+    out.print(table)
+    out.print("\nstudent: when it was sampled; teacher: with the skill; l = log student - log teacher; trained: now")
+
+
+def _bank(run: Path) -> Any:
+    from skillsd.run_dir import RunDir
+    from skillsd.skills.bank import SkillBank
+
+    path = RunDir(run).bank
+    if not path.is_file():
+        raise UsageError(f"{run} holds no skill bank (skills.sqlite)")
+    return SkillBank(path)
+
+
+def _skill_row(stored: Any) -> dict[str, Any]:
+    source = stored.source
+    return {
+        "id": stored.id, "task_id": stored.task_id, "reward": stored.reward, "chosen": stored.chosen,
+        "mean_reward": stored.mean_reward, "trajectory": source.trajectory_id if source else None,
+        "iteration": source.iteration if source else None, "skill": stored.skill.model_dump(),
+    }  # fmt: skip
