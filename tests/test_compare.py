@@ -77,6 +77,18 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         Comparison(load_matrix(file), tmp_path, jobs=1, threads=1)
 
 
+def test_a_setting_that_came_later_does_not_spoil_old_cells(tmp_path):
+    comparison = Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    spec = tmp_path / "cells" / comparison.progress[1].spec.folder / "spec.json"
+    tree = json.loads(spec.read_text("utf-8"))
+    del tree["config"]["loss"]["gate_beta"]
+    spec.write_text(json.dumps(tree), "utf-8")
+    Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    spec.write_text("{", "utf-8")
+    with pytest.raises(UsageError, match="other settings"):
+        Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+
+
 def test_a_corrupt_cell_is_named(tmp_path):
     comparison = Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
     file = tmp_path / "cells" / comparison.progress[1].spec.folder / "cell.json"

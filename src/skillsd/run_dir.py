@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import tomli_w
 
+from skillsd.base_model import path as embedded
 from skillsd.config import Config, load_config
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.trajectory import Trajectory, read_trajectories, write_trajectories
@@ -130,9 +132,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """Versions that a result depends on, and the first digits of the embedded weights' SHA-256."""
     packages = ("skillsd", "torch", "transformers", "tokenizers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    weights = (embedded() / "model.safetensors").read_bytes()
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {**found, "embedded": hashlib.sha256(weights).hexdigest()[:8]}
 
 
 def remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from skillsd.compare.cell import Cell, load_cell
 from skillsd.compare.matrix import CellSpec, Matrix, expand
+from skillsd.config import parse_config
 from skillsd.envs import make_taskset
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.run_dir import write_atomic
@@ -45,6 +46,15 @@ class _Running:
     progress: Progress
     slot: int
     started: float
+
+
+def _settings(spec: str) -> object:
+    """What makes two specs the same cell: a setting that did not exist when a cell was run has its default."""
+    try:
+        tree = json.loads(spec)
+        return {**tree, "config": parse_config(tree["config"])}
+    except (ValueError, KeyError, TypeError, UsageError):
+        return spec
 
 
 class Comparison:
@@ -84,7 +94,7 @@ class Comparison:
         """Raises :class:`UsageError` if the cell was begun with other settings."""
         folder, text = self._folder(spec), self._spec_text(spec)
         written = folder / "spec.json"
-        if written.is_file() and written.read_text("utf-8") != text:
+        if written.is_file() and _settings(written.read_text("utf-8")) != _settings(text):
             raise UsageError(
                 f"{folder} was begun with other settings: choose another --out, or delete that folder to run it anew"
             )
