@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -107,6 +108,100 @@ def test_sample_efficiency_and_cost():
     assert summary["hours"] == pytest.approx(20 * 72 / 3600)
 
 
+def learner(row, seed, points):
+    """A cell that was evaluated at ``points``, and trained one iteration further."""
+    last = max((episodes for episodes, _ in points), default=0) + 64
+    curve = [Point(iteration=n, episodes=e, accuracy=0.5, eval_accuracy=a) for n, (e, a) in enumerate(points, 1)]
+    curve.append(Point(iteration=len(curve) + 1, episodes=last, accuracy=0.5))
+    return cell(row, seed, 0.5).model_copy(update={"curve": curve})
+
+
+def learners(*rows):
+    return [
+        learner(row, seed, points)
+        for row, seeds in rows
+        for seed, points in enumerate(seeds)
+    ]  # fmt: skip
+
+
+GRPO = ("grpo", [[(0, 0.2), (100, 0.2), (200, 0.4)], [(0, 0.1), (200, 0.3)]])
+#: Evaluated at other episodes, and only from 100 on.
+OURS = ("ours", [[(100, 0.4), (300, 0.8)], [(100, 0.5), (150, 0.5), (250, 0.5)]])
+
+
+def test_learning_speed(tmp_path):
+    base = cell("base", 0, 0.1, curve=False)
+    summary = write([base, *learners(GRPO, OURS)], tmp_path, baselines=["grpo", "base"])
+    speed = summary["speed"]
+    assert (speed["first"], speed["last"]) == (100, 200)
+    assert list(speed["rows"]) == ["grpo", "ours"]
+    grpo, ours = speed["rows"]["grpo"], speed["rows"]["ours"]
+    # By hand, from 100 to 200: 0.2 to 0.4; 0.2 to 0.3; 0.4 to 0.6; 0.5 throughout.
+    assert grpo["by_seed"] == {"0": pytest.approx(0.3), "1": pytest.approx(0.25)}
+    assert ours["by_seed"] == {"0": pytest.approx(0.5), "1": pytest.approx(0.5)}
+    half = 12.7062 * 0.025  # the standard error of two values that are 0.05 apart
+    assert (grpo["mean"], grpo["low"], grpo["high"]) == pytest.approx((0.275, 0, 0.275 + half), abs=1e-4)
+    assert (ours["low"], ours["notes"]) == (None, ["all seeds equal: no interval"])
+    gap = ours["against"]["grpo"]  # 0.2 and 0.25
+    assert (gap["mean"], gap["low"], gap["high"]) == pytest.approx((0.225, 0.225 - half, 0.225 + half), abs=1e-4)
+    assert gap["p"] == gap["p_holm"] == pytest.approx(1 - 2 / np.pi * np.arctan(9))
+    assert list(ours["against"]) == ["grpo"]
+    assert grpo["against"] == {}
+    assert json.loads((tmp_path / "results.json").read_text())["speed"] == speed
+
+    text = (tmp_path / "compare.md").read_text("utf-8")
+    places = [
+        text.index(part)
+        for part in (
+            "## Accuracy on test", "## Held-out accuracy", "### Mean held-out accuracy during training\n",
+            "### Mean held-out accuracy during training against grpo", "### Training episodes until",
+        )
+    ]  # fmt: skip
+    assert places == sorted(places)
+    lines = text[places[3] : places[4]].splitlines()
+    row = next(cells_of(line) for line in lines if line.startswith("| ours"))
+    assert row == ["ours", "2", "+22.5", f"{22.5 - 100 * half:+.1f} to {22.5 + 100 * half:+.1f}", "0.070", "0.070"]
+    assert "from 100 to 200 training episodes" in text
+    shown = page_of(tmp_path).text
+    assert "Mean held-out accuracy during training against grpo, percentage points" in shown
+    assert shown.index("Mean held-out accuracy during training") < shown.index(
+        "Training episodes until the held-out accuracy is reached"
+    )
+
+
+def test_learning_speed_is_corrected_for_the_number_of_rows():
+    other = ("other", [[(100, 0.3), (200, 0.3)], [(100, 0.4), (200, 0.4)]])
+    alone = ("alone", [[(100, 0.9), (200, 0.9)]])  # one seed: not tested, so not counted
+    rows = summarize(learners(GRPO, OURS, other, alone))["speed"]["rows"]
+    ours, other, alone = (rows[name]["against"]["grpo"] for name in ("ours", "other", "alone"))
+    assert ours["p_holm"] == pytest.approx(2 * ours["p"])
+    assert other["p_holm"] == pytest.approx(other["p"])  # 0 and 0.15: p is 0.5
+    assert (alone["p"], alone["p_holm"]) == (None, None)
+
+
+def test_learning_speed_with_one_seed_has_no_interval(tmp_path):
+    one = [(name, seeds[:1]) for name, seeds in (GRPO, OURS)]
+    rows = write(learners(*one), tmp_path)["speed"]["rows"]
+    gap = rows["ours"]["against"]["grpo"]
+    assert (gap["mean"], gap["low"], gap["p"], gap["p_holm"]) == (pytest.approx(0.2), None, None, None)
+    assert rows["grpo"]["notes"] == gap["notes"] == ["one seed: no interval"]
+    text = (tmp_path / "compare.md").read_text("utf-8").split("### Mean held-out accuracy during training against")[1]
+    row = next(cells_of(line) for line in text.splitlines() if line.startswith("| ours"))
+    assert row == ["ours", "1", "+20.0", "", "", "", "one seed: no interval"]
+
+
+def test_rows_without_a_curve_have_no_learning_speed(tmp_path):
+    never, once = ("never", [[], []]), ("once", [[(100, 0.3)], [(100, 0.3)]])
+    rows = summarize(learners(GRPO, never, once))["speed"]["rows"]
+    assert list(rows) == ["grpo"]
+    assert summarize(learners(never, GRPO), ["never"])["speed"]["rows"]["grpo"]["against"] == {}
+    later = ("later", [[(300, 0.3), (400, 0.3)]])
+    for rows in ((never,), (once,), (GRPO, later)):
+        assert write(learners(*rows), tmp_path)["speed"] == {}
+        assert "Mean held-out" not in (tmp_path / "compare.md").read_text("utf-8").split("## How to read")[0]
+        assert not any("Mean held-out" in part for part in page_of(tmp_path).text if "learning speed" not in part)
+
+
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -183,6 +278,59 @@ def test_the_markdown(tmp_path):
     assert "640 (640 to 640)" in text
     assert "<script>" not in text
     assert "95 % interval says" in text
+
+
+def linked(out):
+    """(alternative text, file) of each image in the Markdown, in order."""
+    return re.findall(r"^!\[(.*)\]\((\S+)\)$", (out / "compare.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_figures_are_files_that_the_markdown_shows(tmp_path):
+    write(made(), tmp_path, baselines=["grpo"], splits=["test"])
+    images = linked(tmp_path)
+    assert images == [
+        ("Accuracy on test, 95 % intervals", "figures/accuracy-test.svg"),
+        ("Held-out accuracy during training", "figures/curve-held-out.svg"),
+        ("Accuracy of the training episodes", "figures/curve-training.svg"),
+        ("The teacher's accuracy", "figures/curve-teacher.svg"),
+        ("Seconds an iteration, by phase", "figures/cost.svg"),
+    ]
+    assert {f"figures/{f.name}" for f in (tmp_path / "figures").iterdir()} == {file for _, file in images}
+    for alternative, file in images:
+        root = ElementTree.fromstring((tmp_path / file).read_bytes())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.get("aria-label") == alternative
+        assert re.fullmatch(r"[\d.]+pt", root.get("width"))
+        ground = root[0]  # under everything else
+        assert (ground.tag.rpartition("}")[2], ground.get("fill"), ground.get("width")) == ("rect", "#ffffff", "100%")
+    sections = (tmp_path / "compare.md").read_text("utf-8").split("\n## ")
+    assert [s.splitlines()[0] for s in sections if "![" in s] == [
+        "Accuracy on test: 40 tasks, in %", "Held-out accuracy during training", "Accuracy of the training episodes",
+        "The teacher's accuracy", "Seconds an iteration, by phase",
+    ]  # fmt: skip
+
+
+def test_the_same_cells_give_the_same_figures_and_old_ones_go(tmp_path):
+    write(made(), tmp_path)
+    folder = tmp_path / "figures"
+    before = {f.name: f.read_bytes() for f in folder.iterdir()}
+    (folder / "my-own.svg").write_text("<svg/>")
+    write(made(), tmp_path)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {**before, "my-own.svg": b"<svg/>"}
+    write([cell("grpo", 0, 0.5, curve=False)], tmp_path)
+    assert {f.name for f in folder.iterdir()} == {"accuracy-test.svg", "my-own.svg"}
+
+
+@pytest.mark.parametrize("names", [["Test", "test"], ["../x", "x"], ["漢 字", "\x07]<b>"], ["", "y" * 300]])
+def test_splits_may_be_named_anything(tmp_path, names):
+    part = split(0.5, np.random.default_rng(0))
+    write([cell("grpo", 0, 0.5, after=dict.fromkeys(names, part))], tmp_path)
+    files = [file for _, file in linked(tmp_path) if "accuracy-" in file]
+    assert len({file.lower() for file in files}) == 2
+    for file in files:
+        assert re.fullmatch(r"figures/accuracy-[a-z0-9._-]{1,60}\.svg", file)
+        ElementTree.fromstring((tmp_path / file).read_bytes())
+    assert "b" not in page_of(tmp_path).tags
 
 
 def test_results_are_json(tmp_path):

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from skillsd.compare.stats import (
+    common_range,
     episodes_to_reach,
     holm,
     mean_curve,
+    mean_height,
     mean_interval,
     paired_bootstrap,
+    seed_difference,
+    seed_mean,
+    student_p,
+    student_quantile,
 )
 
 
@@ -225,3 +231,86 @@ def test_episodes_to_reach():
     assert high.per_seed == {0: pytest.approx(35), 1: None}
     assert never.episodes is None
     assert episodes_to_reach({}, [0.5])[0].episodes is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t95", "t99"),
+    [
+        (1, 12.706, 63.657),
+        (2, 4.303, 9.925),
+        (3, 3.182, 5.841),
+        (4, 2.776, 4.604),
+        (7, 2.365, 3.499),
+        (30, 2.042, 2.75),
+    ],
+)
+def test_student_against_printed_tables(freedom, t95, t99):
+    assert student_quantile(0.95, freedom) == pytest.approx(t95, abs=5e-4)
+    assert student_quantile(0.99, freedom) == pytest.approx(t99, abs=5e-4)
+    assert student_p(t95, freedom) == pytest.approx(0.05, abs=5e-5)
+    assert student_p(-t95, freedom) == student_p(t95, freedom)
+    assert student_p(0.0, freedom) == 1
+    assert 0 <= student_p(1e9, freedom) < 1e-8
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 5, 8, 61])
+def test_student_against_the_integral_of_its_density(freedom):
+    x = np.linspace(0, 1.7, 20_001)
+    constant = math.gamma((freedom + 1) / 2) / math.sqrt(freedom * math.pi) / math.gamma(freedom / 2)
+    inside = 2 * np.trapezoid(constant * (1 + x**2 / freedom) ** (-(freedom + 1) / 2), x)
+    assert student_p(1.7, freedom) == pytest.approx(1 - inside, abs=1e-8)
+
+
+def test_the_mean_of_seeds():
+    found = seed_mean({3: 0.5, 1: 0.3, 2: 0.4})  # standard deviation 0.1, two degrees of freedom
+    half = 4.3027 * 0.1 / math.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.4 - half, 0.4 + half), abs=1e-4)
+    assert (found.seeds, found.p, found.notes) == ((1, 2, 3), None, ())
+    wide = seed_mean({0: 0.1, 1: 0.9})
+    assert (wide.low, wide.high) == (0, 1)
+
+
+def test_the_difference_of_paired_seeds():
+    found = seed_difference({0: 0.5, 1: 0.7, 2: 0.9}, {2: 0.6, 1: 0.5, 0: 0.4})  # 0.1, 0.2, 0.3
+    half = 4.3027 * 0.1 / math.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-4)
+    assert found.p == pytest.approx(0.0742, abs=1e-4)  # t = 0.2 / (0.1 / sqrt(3)) = 3.464
+    assert (found.seeds, found.notes) == ((0, 1, 2), ())
+    fewer = seed_difference({0: 0.5, 1: 0.7, 2: 0.9}, {0: 0.4, 2: 0.6, 7: 0.0})
+    assert (fewer.seeds, fewer.notes) == ((0, 2), ("2 common seeds only",))
+    assert fewer.p == pytest.approx(1 - 2 / math.pi * math.atan(2))  # Cauchy, t = 0.2 / (0.1414 / sqrt(2)) = 2
+
+
+def test_seeds_that_give_no_interval():
+    one = seed_difference({0: 0.5, 1: 0.7}, {1: 0.6})
+    assert (one.value, one.low, one.high, one.p) == (pytest.approx(0.1), None, None, None)
+    assert one.notes == ("1 common seed only", "one seed: no interval")
+    apart = seed_difference({0: 0.5, 1: 0.7}, {2: 0.1})
+    assert (apart.value, apart.low, apart.p) == (pytest.approx(0.5), None, None)
+    assert apart.notes == ("no common seed: no interval",)
+    same = seed_difference({0: 0.5, 1: 0.7}, {0: 0.5, 1: 0.7})
+    assert (same.value, same.low, same.p, same.notes) == (0, None, None, ("all seeds equal: no interval",))
+    for bad, message in (({}, "no seeds"), ({0: math.nan}, "finite")):
+        with pytest.raises(ValueError, match=message):
+            seed_mean(bad)
+
+
+def test_student_covers_the_truth_with_few_seeds():
+    rng = np.random.default_rng(6)
+    found = [seed_mean(dict(enumerate(rng.normal(0.5, 0.02, 3)))) for _ in range(2000)]
+    assert 0.94 <= np.mean([f.low <= 0.5 <= f.high for f in found]) <= 0.96
+
+
+def test_mean_height():
+    curve = [(10, 0.0), (20, 0.4), (50, 0.4), (60, 0.6)]
+    assert mean_height(curve, 10, 60) == pytest.approx((10 * 0.2 + 30 * 0.4 + 10 * 0.5) / 50)
+    assert mean_height(curve, 15, 55) == pytest.approx((5 * 0.3 + 30 * 0.4 + 5 * 0.45) / 40)  # ends between points
+    assert mean_height(curve, 20, 50) == pytest.approx(0.4)
+    assert mean_height(curve, 30, 40) == pytest.approx(0.4)
+
+
+def test_common_range():
+    assert common_range([[(10, 0.0), (40, 0.4)], [(20, 0.1), (60, 0.2)]]) == (20, 40)
+    assert common_range([[(10, 0.0), (20, 0.4)], [(20, 0.1), (60, 0.2)]]) is None
+    assert common_range([[(10, 0.0), (20, 0.4)], []]) is None
+    assert common_range([]) is None

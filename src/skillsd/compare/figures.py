@@ -1,4 +1,4 @@
-"""The figures of a comparison, as SVG elements that go into a page as they are.
+"""The figures of a comparison, as SVG elements that go into a page as they are, and as files of their own.
 
 Text stays text (selectable, in any script that the reader's fonts have), ids are the figure's own, and nothing in a
 row's name is markup: matplotlib escapes it, and formulas are off.
@@ -11,6 +11,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -39,6 +40,29 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: the name of its file, its title, the text below it, and the SVG element."""
+
+    file: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All figures of a comparison: one for each split, the learning curves, and the cost."""
+
+    splits: dict[str, Picture]
+    curves: list[Picture]
+    cost: Picture | None
+
+    def all(self) -> list[Picture]:
+        """In the order in which they are shown."""
+        return [*self.splits.values(), *self.curves, *([self.cost] if self.cost else [])]
 
 
 def styles(rows: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -131,6 +155,16 @@ def bars(cost: Mapping[str, Mapping[str, float]], phases: Sequence[str], title: 
     return _svg(draw, max(0.75 + 0.36 * len(cost), 0.5 + 0.22 * len(phases)), title)
 
 
+def standalone(element: str) -> str:
+    """A figure as a file: with its namespace and its size, and on white, as a page that shows it may be dark."""
+    root = ElementTree.fromstring(element)
+    _, _, width, height = root.attrib["viewBox"].split()
+    for key, value in (("xmlns", "http://www.w3.org/2000/svg"), ("width", f"{width}pt"), ("height", f"{height}pt")):
+        root.set(key, value)
+    root.insert(0, ElementTree.Element("rect", width="100%", height="100%", fill="#ffffff"))
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
 def label(name: str, most: int = 30) -> str:
     """A name as one short printable line."""
     text = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(no name)"
@@ -177,5 +211,5 @@ def _inline(document: str, title: str) -> str:
     for key in ("width", "height"):  # the view box says the shape, the page the size
         root.attrib.pop(key, None)
     root.set("role", "img")
-    root.set("aria-label", title)
+    root.set("aria-label", label(title, 200))
     return ElementTree.tostring(root, encoding="unicode")

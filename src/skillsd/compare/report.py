@@ -1,25 +1,32 @@
-"""What a comparison found: results.json, compare.md and compare.html."""
+"""What a comparison found: results.json, compare.md, compare.html and the figures' files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from skillsd.compare import figures, tables
 from skillsd.compare.cell import Cell
+from skillsd.compare.figures import Picture, Pictures
 from skillsd.compare.stats import (
     LEVEL,
     RESAMPLES,
     Curve,
     Estimate,
     Scores,
+    common_range,
     episodes_to_reach,
     holm,
     mean_curve,
+    mean_height,
     mean_interval,
     paired_bootstrap,
+    seed_difference,
+    seed_mean,
 )
 from skillsd.errors import SkillSDError
 from skillsd.pages import render
@@ -27,6 +34,8 @@ from skillsd.run_dir import write_atomic
 
 #: Phases of an iteration in the order they happen. "other" is the rest of the wall clock.
 _PHASES = ("rollout", "score", "update", "summarize", "evaluate", "panel")
+
+_CURVE_TEXT = "Lines: means over seeds; bands: one standard error of that mean to either side (none with one seed)."
 
 Rows = dict[str, list[Cell]]
 
@@ -54,6 +63,7 @@ def summarize(
         "resamples": RESAMPLES,
         "baselines": known,
         "splits": {split: found for split in splits if (found := _split(rows, split, known))},
+        "speed": _speed(rows, known),
         "reach": _reach(rows),
         "cost": cost,
         "hours": sum(_wall(cell.seconds) for cell in cells) / 3600,
@@ -82,13 +92,18 @@ def _split(rows: Rows, split: str, baselines: Sequence[str]) -> dict[str, Any]:
         }
         for name, group in rows.items()
     }
-    for baseline in (b for b in baselines if b in rows):
-        others = [name for name in rows if name not in (baseline, "base")]
-        gaps = {name: _difference(success, name, baseline) for name in others}
-        corrected = holm([1.0 if (p := gaps[name].p) is None else p for name in others])
-        for name, p in zip(others, corrected, strict=True):
-            table[name]["against"][baseline] = {**_plain(gaps[name]), "p": gaps[name].p, "p_holm": p}
+    _compare(table, baselines, lambda name, baseline: _difference(success, name, baseline))
     return table
+
+
+def _compare(table: dict[str, Any], baselines: Sequence[str], difference: Callable[[str, str], Estimate]) -> None:
+    """Put the difference of each trained row of ``table`` from each baseline into it."""
+    for baseline in (b for b in baselines if b in table):
+        gaps = {name: difference(name, baseline) for name in table if name not in (baseline, "base")}
+        tested = {name: gap.p for name, gap in gaps.items() if gap.p is not None}
+        corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+        for name, gap in gaps.items():
+            table[name]["against"][baseline] = {**_plain(gap), "p": gap.p, "p_holm": corrected.get(name)}
 
 
 def _difference(success: Mapping[str, Scores], name: str, baseline: str) -> Estimate:
@@ -121,7 +136,31 @@ def _plain(found: Estimate, untrained: bool = False) -> dict[str, Any]:
     if untrained:
         notes = ["untrained: spread over tasks alone", *notes]
     values = {"mean": found.value, "low": found.low, "high": found.high}
-    return {**{k: round(v, 12) for k, v in values.items()}, "seeds": len(found.seeds), "notes": notes}
+    rounded = {key: None if value is None else round(value, 12) for key, value in values.items()}
+    return {**rounded, "seeds": len(found.seeds), "notes": notes}
+
+
+def _speed(rows: Rows, baselines: Sequence[str]) -> dict[str, Any]:
+    """Mean held-out accuracy during training, over the episodes ("first" to "last") that all curves span.
+
+    A curve needs two evaluations; rows without one (the untrained model) are left out.
+    """
+    curves = {name: _curves(group, "eval_accuracy") for name, group in rows.items()}
+    curves = {name: {seed: c for seed, c in by_seed.items() if len(c) > 1} for name, by_seed in curves.items()}
+    span = common_range([curve for by_seed in curves.values() for curve in by_seed.values()])
+    if span is None:
+        return {}
+    means = {
+        name: {seed: mean_height(curve, *span) for seed, curve in sorted(by_seed.items())}
+        for name, by_seed in curves.items()
+        if by_seed
+    }
+    table: dict[str, Any] = {
+        name: {**_plain(seed_mean(by_seed)), "by_seed": {str(s): v for s, v in by_seed.items()}, "against": {}}
+        for name, by_seed in means.items()
+    }
+    _compare(table, baselines, lambda name, baseline: seed_difference(means[name], means[baseline]))
+    return {"first": span[0], "last": span[1], "rows": table}
 
 
 def _reach(rows: Rows) -> dict[str, Any]:
@@ -199,12 +238,16 @@ def write(
     baselines: Sequence[str] = ("grpo", "opd"),
     splits: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write the three files into ``out``; returns what :func:`summarize` found."""
+    """Write the three files and the folder of figures into ``out``; returns what :func:`summarize` found."""
     summary = summarize(cells, baselines, splits)
     out.mkdir(parents=True, exist_ok=True)
     name = out.resolve().name
+    pictures = Pictures(
+        {split: _forest(summary, split) for split in summary["splits"]}, _curve_figures(cells, summary), _bars(summary)
+    )
     write_atomic(out / "results.json", json.dumps(summary, indent=1).encode())
-    write_atomic(out / "compare.md", tables.markdown(name, summary).encode("utf-8", "replace"))
+    _write_figures(pictures.all(), out / "figures")
+    write_atomic(out / "compare.md", tables.markdown(name, summary, pictures).encode("utf-8", "replace"))
     page = render(
         "skillsd.compare",
         "compare.html.jinja",
@@ -212,13 +255,14 @@ def write(
         summary=summary,
         overview=tables.overview(summary),
         sections=[
-            (tables.heading(split, table), _forest(summary, split), tables.of_split(summary, split))
+            (tables.heading(split, table), pictures.splits[split], tables.of_split(summary, split))
             for split, table in summary["splits"].items()
         ],
-        curves=_curve_figures(cells, summary),
+        curves=pictures.curves,
+        speed=tables.speed(summary),
         reach=tables.reach(summary),
         cost=tables.cost(summary),
-        cost_figure=_bars(summary),
+        cost_figure=pictures.cost,
         settings=tables.settings(summary),
         how_to_read=tables.HOW_TO_READ,
     )
@@ -226,24 +270,55 @@ def write(
     return summary
 
 
-def _forest(summary: dict[str, Any], split: str) -> str:
+def _write_figures(pictures: Sequence[Picture], folder: Path) -> None:
+    """Those of an earlier call that are not among ``pictures`` go; files of other names stay."""
+    folder.mkdir(exist_ok=True)
+    for picture in pictures:
+        write_atomic(folder / picture.file, figures.standalone(picture.svg).encode())
+    kept = {picture.file for picture in pictures}
+    for file in folder.iterdir():
+        if file.name not in kept and re.fullmatch(r"(accuracy-.*|curve-.*|cost)\.svg", file.name):
+            file.unlink()
+
+
+def _forest(summary: dict[str, Any], split: str) -> Picture:
     baseline = next((b for b in summary["baselines"] if b in summary["splits"][split]), None)
     title = f"Accuracy on {split}, 95 % intervals"
-    return figures.forest(summary["splits"][split], baseline, figures.styles(list(summary["seeds"])), title)
+    text = "Large dots: means over seeds and tasks; lines: 95 % intervals; small dots: single seeds."
+    if baseline is not None:
+        text += (
+            f" Shaded: the interval of {baseline}; an overlap with it says little, as differences are paired "
+            "(tables below)."
+        )
+    svg = figures.forest(summary["splits"][split], baseline, figures.styles(list(summary["seeds"])), title)
+    return Picture(f"accuracy-{_slug(split)}.svg", title, text, svg)
 
 
-def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(title, what it shows, figure) of each measure that was recorded."""
+def _slug(split: str) -> str:
+    """A part of a file's name: readable, and different for different splits."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", split.lower())[:40].strip("-.") or "split"
+    return slug if slug == split else f"{slug}-{hashlib.sha256(split.encode()).hexdigest()[:6]}"
+
+
+def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[Picture]:
+    """One of each measure that was recorded."""
     found = []
-    for key, block, title, text in (
-        ("eval_accuracy", 1, "Held-out accuracy during training", "Greedy, plain prompt."),
+    for key, file, block, title, text in (
+        ("eval_accuracy", "held-out", 1, "Held-out accuracy during training", "Greedy, plain prompt."),
         (
             "accuracy",
+            "training",
             5,
             "Accuracy of the training episodes",
             "Sampled, on the training tasks; five iterations a point.",
         ),
-        ("teacher_accuracy", 1, "The teacher's accuracy", "The teacher with a reference skill in its prompt, greedy."),
+        (
+            "teacher_accuracy",
+            "teacher",
+            1,
+            "The teacher's accuracy",
+            "The teacher with a reference skill in its prompt, greedy.",
+        ),
     ):
         rows = {}
         for name in summary["seeds"]:
@@ -252,7 +327,8 @@ def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[tuple
             if len(curve.episodes):
                 rows[name] = curve
         if rows:
-            found.append((title, text, figures.curves(rows, figures.styles(list(summary["seeds"])), title)))
+            svg = figures.curves(rows, figures.styles(list(summary["seeds"])), title)
+            found.append(Picture(f"curve-{file}.svg", title, f"{text} {_CURVE_TEXT}", svg))
     return found
 
 
@@ -264,7 +340,8 @@ def _thinned(points: Curve, block: int) -> Curve:
     return [(part[-1][0], _mean([value for _, value in part])) for part in blocks]
 
 
-def _bars(summary: dict[str, Any]) -> str | None:
+def _bars(summary: dict[str, Any]) -> Picture | None:
     if not summary["cost"]:
         return None
-    return figures.bars(summary["cost"], tables.phases(summary), "Seconds an iteration, by phase")
+    title = "Seconds an iteration, by phase"
+    return Picture("cost.svg", title, "", figures.bars(summary["cost"], tables.phases(summary), title))

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skillsd.compare.figures import Picture, Pictures
+
 HOW_TO_READ = (
     "Accuracy is the share of tasks solved with greedy decoding under the plain prompt (pass@1), after training; "
     "completion is the environment's measure of how far an episode came. Both are means over seeds and tasks, in "
@@ -21,6 +23,8 @@ HOW_TO_READ = (
     "is often narrower than the two rows' own intervals suggest. p is about the chance, two-sided, of a difference at "
     "least as large if there were none; p (Holm) is corrected for the number of rows that are compared with that "
     "baseline.",
+    "Mean held-out accuracy during training is learning speed: of two rows that end alike, the one that got there "
+    "earlier has more of it.",
 )
 
 
@@ -75,19 +79,46 @@ def of_split(summary: dict[str, Any], split: str) -> list[Table]:
         ],
     )  # fmt: skip
     found = [_trimmed(results)]
+    return found + _differences(summary, table, "Accuracy")
+
+
+def _differences(summary: dict[str, Any], rows: Mapping[str, Any], what: str) -> list[Table]:
+    """From each baseline."""
+    found = []
     for baseline in summary["baselines"]:
-        rows = [
+        lines = [
             [
                 name, str(d["seeds"]), points(d["mean"]), _interval(d, points), p_value(d["p"]), p_value(d["p_holm"]),
                 "; ".join(d["notes"]),
             ]
-            for name, row in table.items()
+            for name, row in rows.items()
             if (d := row["against"].get(baseline))
         ]  # fmt: skip
-        if rows:
+        if lines:
             columns = ["row", "seeds", "difference", "95 % interval", "p", "p (Holm)", "note"]
-            found.append(_trimmed(Table(f"Accuracy against {baseline}, percentage points", columns, rows)))
+            found.append(_trimmed(Table(f"{what} against {baseline}, percentage points", columns, lines)))
     return found
+
+
+def speed(summary: dict[str, Any]) -> list[Table]:
+    """Learning speed, then its differences from each baseline; none where nothing was evaluated during training."""
+    found = summary["speed"]
+    if not found:
+        return []
+    title = "Mean held-out accuracy during training"
+    means = Table(
+        title=title,
+        columns=["row", "seeds", "mean, %", "95 % interval", "note"],
+        rows=[
+            [name, str(row["seeds"]), percent(row["mean"]), _interval(row), "; ".join(row["notes"])]
+            for name, row in found["rows"].items()
+        ],
+        note=f"The area under each seed's learning curve from {found['first']:,.0f} to {found['last']:,.0f} training "
+        "episodes, where all rows were evaluated, over the length of that range. The evaluations of one run depend on "
+        "each other, so each seed counts as one value: intervals and p are Student's t over seeds (paired in "
+        "differences), and do not cover the choice of tasks.",
+    )
+    return [_trimmed(means), *_differences(summary, found["rows"], title)]
 
 
 def reach(summary: dict[str, Any]) -> Table | None:
@@ -143,19 +174,35 @@ def settings(summary: dict[str, Any]) -> Table:
     )
 
 
-def markdown(name: str, summary: dict[str, Any]) -> str:
-    """All tables."""
+def markdown(name: str, summary: dict[str, Any], pictures: Pictures) -> str:
+    """All tables, and links to the figures' files."""
     parts = [f"# {_line(name)}", overview(summary)]
     for split, table in summary["splits"].items():
-        parts.append(f"## {_line(heading(split, table))}, in %")
+        parts += [f"## {_line(heading(split, table))}, in %", *_shown(pictures.splits[split])]
         for number, part in enumerate(of_split(summary, split)):
             parts += [f"### {_line(part.title)}"] if number else []
             parts.append(_grid(part))
-    for other in (reach(summary), cost(summary), settings(summary)):
-        if other is not None:
-            parts += [f"## {other.title}", _grid(other), *([other.note] if other.note else [])]
+    learning = [*speed(summary), *([found] if (found := reach(summary)) else [])]
+    for number, picture in enumerate(pictures.curves):
+        parts += [f"## {picture.title}", *_shown(picture)]
+        for part in () if number else learning:
+            parts += [f"### {_line(part.title)}", *_noted(part)]
+    if (found := cost(summary)) and pictures.cost:
+        parts += [f"## {found.title}", *_shown(pictures.cost), *_noted(found)]
+    rows = settings(summary)
+    parts += [f"## {rows.title}", _grid(rows)]
     parts += ["## How to read this", *HOW_TO_READ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(picture: Picture) -> list[str]:
+    """A Markdown image with the text below it."""
+    title = re.sub(r"([\[\]])", r"\\\1", _escaped(picture.title))
+    return [f"![{title}](figures/{picture.file})", *([_escaped(picture.text)] if picture.text else [])]
+
+
+def _noted(table: Table) -> list[str]:
+    return [_grid(table), *([table.note] if table.note else [])]
 
 
 def _grid(table: Table) -> str:
@@ -214,13 +261,13 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def p_value(p: float) -> str:
-    """Three decimals; smaller ones are not told apart."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float | None) -> str:
+    """Three decimals; smaller ones are not told apart. Nothing where nothing could be tested."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _interval(found: Mapping[str, Any], show: Any = percent) -> str:
-    return f"{show(found['low'])} to {show(found['high'])}"
+    return "" if found["low"] is None else f"{show(found['low'])} to {show(found['high'])}"
 
 
 def _reached(found: Mapping[str, Any]) -> str:
