@@ -155,7 +155,8 @@ def compare(
     if as_json:
         print(json.dumps(summary))
     elif cells:
-        print((out / "compare.md").read_text("utf-8"))
+        text = (out / "compare.md").read_text("utf-8")
+        print("\n".join(line for line in text.splitlines() if not line.startswith("![")))  # no images in a terminal
         console.print(f"page    {out / 'compare.html'}")
     failed = [p for p in comparison.progress if p.state == "failed"]
     for p in failed:
