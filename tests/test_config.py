@@ -1,6 +1,6 @@
 import pytest
 
-from skillsd.config import Config, LossConfig, load_config, presets
+from skillsd.config import Config, LossConfig, OptimConfig, load_config, presets
 from skillsd.errors import UsageError
 from skillsd.methods import METHODS
 
@@ -82,3 +82,11 @@ def test_lambda_schedule():
     assert [warm.weight_at(i) for i in (1, 2, 4, 9)] == pytest.approx([0.025, 0.05, 0.1, 0.1])
     fading = LossConfig(distill_weight=0.1, distill_until=10)
     assert [fading.weight_at(i) for i in (1, 5, 10, 20)] == pytest.approx([0.09, 0.05, 0.0, 0.0])
+
+
+def test_learning_rate_schedule():
+    assert [OptimConfig(lr=0.1).lr_at(i, 10) for i in (1, 10)] == [0.1, 0.1]
+    linear = OptimConfig(lr=0.1, schedule="linear")
+    assert [linear.lr_at(i, 10) for i in (1, 6, 10, 11)] == pytest.approx([0.1, 0.05, 0.01, 0.0])
+    both = OptimConfig(lr=0.1, schedule="linear", warmup_iterations=2)
+    assert [both.lr_at(i, 10) for i in (1, 2, 3)] == pytest.approx([0.05, 0.09, 0.08])

@@ -110,9 +110,19 @@ class OptimConfig(Section):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    warmup_iterations: int = Field(0, ge=0)
+    warmup_iterations: int = Field(0, ge=0, description="iterations over which the learning rate rises from 0")
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: falls to 0 over the training")
     minibatches: int = Field(1, ge=1, description="optimiser steps an iteration, one pass over the batch in all")
     max_tokens_per_device: int = Field(32768, ge=1, description="padded tokens in one micro-batch")
+
+    def lr_at(self, iteration: int, iterations: int) -> float:
+        """The learning rate of ``iteration`` (from 1) out of ``iterations``; that of the last one is not 0."""
+        rate = self.lr
+        if self.warmup_iterations:
+            rate *= min(1.0, iteration / self.warmup_iterations)
+        if self.schedule == "linear":
+            rate *= max(0.0, 1 - (iteration - 1) / iterations)
+        return rate
 
 
 class TrainerConfig(Section):

@@ -172,7 +172,7 @@ class Learner:
         """
         optim = self.config.optim
         for group in self.optimizer.param_groups:
-            group["lr"] = optim.lr * min(1.0, iteration / optim.warmup_iterations if optim.warmup_iterations else 1.0)
+            group["lr"] = optim.lr_at(iteration, self.config.trainer.iterations)
         order = torch.randperm(len(rows)).tolist() if optim.minibatches > 1 else list(range(len(rows)))
         size = math.ceil(len(order) / optim.minibatches)
         total: dict[str, float] = {}
