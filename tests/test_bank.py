@@ -72,8 +72,8 @@ def test_unseen_newest_first(bank):
     assert bank.retrieve("other") is None
 
 
-def test_two_readings_of_the_credit(tmp_path):
-    for rule, expected in (("source", 1.0), ("group", 0.25)):
+def test_readings_of_the_credit(tmp_path):
+    for rule, expected in (("source", 1.0), ("group", 0.25), ("separation", 0.25)):
         bank = SkillBank(tmp_path / f"{rule}.sqlite", credit=rule)
         identifier = bank.add("t", skill(), 1.0)
         assert bank.skills()[0].mean_reward == 1.0

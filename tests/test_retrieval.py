@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from skillsd.skills.retrieval import choose, ucb_score
+from skillsd.skills.retrieval import choose, separation, ucb_score
 
 
 @dataclass
@@ -58,3 +58,11 @@ def test_regret_grows_like_the_logarithm():
     for arm in arms[:2]:
         assert 1 < arm.chosen < 8 * math.log(rounds) / (0.9 - chances[arm.id]) ** 2 + 5
     assert arms[2].chosen > 0.8 * rounds
+
+
+def test_separation_is_the_share_of_pairs_told_apart():
+    assert separation([0.3, 0.1, 0.2], [1.0, 0.0, 0.5]) == 1.0
+    assert separation([0.1, 0.3, 0.2], [1.0, 0.0, 0.5]) == 0.0
+    assert separation([0.5, 0.5, 0.1, 0.9], [1.0, 0.0, 0.0, 0.0]) == 0.5  # a tie, a pair won, a pair lost
+    assert separation([0.5, 0.1], [1.0, 1.0]) is None
+    assert separation([], []) is None

@@ -250,13 +250,30 @@ def test_kill_and_resume_is_bit_for_bit_the_same(whole_run, tmp_path, point):
         assert RunDir(out).read_trajectories(iteration) == RunDir(whole_run).read_trajectories(iteration)
 
 
-def test_resume_of_frozen_and_ema_teachers(tmp_path):
-    for method in ("skill_sd_frozen", "skill_sd_ema"):
-        settings = [f"method={method}", "trainer.iterations=4"]
-        train(config(*settings), tmp_path / f"{method}-whole")
-        train(config(*settings, "trainer.iterations=2"), tmp_path / method)
-        train(config(*settings), tmp_path / method, resume=True)
-        assert numbers(tmp_path / method) == numbers(tmp_path / f"{method}-whole")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["method=skill_sd_frozen"],
+        ["method=skill_sd_ema"],
+        ["loss.anchor_weight=1", "loss.view_reward_weight=1", "skills.credit=separation", "optim.schedule=linear"],
+    ],
+)
+def test_resume_of_whatever_else_has_a_state(tmp_path, settings):
+    def run(out, iterations, **options):
+        given = config(*settings, "trainer.iterations=4")
+        if iterations < 4:  # as ctrl-C would end it; a schedule needs the true number
+            options["listen"] = lambda kind, data: stop() if data.get("iteration") == iterations else None
+        train(given, out, **options)
+
+    def stop():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    assert len(numbers(tmp_path / "parts")) < 4
+    run(tmp_path / "parts", 4, resume=True)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert all(torch.equal(v, weights(tmp_path / "whole")[k]) for k, v in weights(tmp_path / "parts").items())
 
 
 def test_ctrl_c_ends_cleanly_and_can_go_on(tmp_path):

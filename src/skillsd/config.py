@@ -69,7 +69,7 @@ class SkillsConfig(Section):
     summarizer: str = "rules"
     capacity: int = Field(8, ge=1, description="skills kept a task")
     exploration: float = Field(2**0.5, ge=0)
-    credit: Literal["source", "group"] = "group"
+    credit: Literal["source", "group", "separation"] = "group"
     shown: Shown = Field("own", description="control: what the teacher sees in place of its task's own skill")
     per_visit: int = Field(2, ge=0, description="new skills a task may gain in one iteration; 0: all")
     wait: bool = Field(True, description="await the summariser at the iteration boundary (reproducible)")
@@ -90,6 +90,8 @@ class LossConfig(Section):
     gate_beta: float = Field(0.0, ge=0, description="SDAR's gate on tokens (there 5); 0: none")
     token_share: float = Field(1.0, gt=0, le=1, description="share of tokens, by |l|, that are distilled")
     positive_only: bool = Field(False, description="distil only trajectories with a positive advantage")
+    anchor_weight: float = Field(0.0, ge=0, description="KL of the teacher's view to that of the first weights")
+    view_reward_weight: float = Field(0.0, ge=0, description="GRPO on the teacher's view too")
     advantage_eps: float = Field(1e-8, gt=0)
 
     def weight_at(self, iteration: int) -> float:
@@ -165,6 +167,8 @@ class Config(Section):
             raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.teacher.weights and METHODS[self.method].teacher == "none":
             raise ValueError(f"teacher.weights: method {self.method!r} has no teacher")
+        if (self.loss.anchor_weight or self.loss.view_reward_weight) and self.spec.teacher not in ("dynamic", "ema"):
+            raise ValueError("loss.anchor_weight and loss.view_reward_weight need a teacher whose weights move")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Scores:
     top_ids: Tensor | None = None
     top_teacher: Tensor | None = None
 
+    def favours(self, index: Sequence[int]) -> list[float]:
+        """Mean log-prob of each row's tokens under the teacher less that under the student; 0 without a teacher."""
+        gap = torch.where(self.teacher_mask.bool(), self.teacher - self.old, 0.0)[index]
+        return (gap.sum(1) / self.teacher_mask[index].sum(1).clamp(min=1)).tolist()  # type: ignore[no-any-return]
+
 
 def assign_advantages(rows: Sequence[Row], eps: float) -> dict[str, float]:
     """Group-normalised rewards per task; returns what the groups look like. A group of one has no advantage."""
@@ -100,6 +106,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
         )
+        self.first = copy.deepcopy(model).requires_grad_(False) if config.loss.anchor_weight else None
 
     @torch.no_grad()
     def logps(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> Tensor:
@@ -213,6 +220,7 @@ class Learner:
                 parameter.grad = torch.zeros_like(parameter)
         if split:
             metrics |= self._combine(distilled)
+        metrics |= self._train_view(rows, scores, chunk, tokens)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm))
         metrics["grad_norm"] = norm
         if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
@@ -270,6 +278,37 @@ class Learner:
                 )
         diagnostics.merge(diagnose(logp, old, teacher, sampler, mask, taught, loss.clip_low, loss.clip_high))
         return reward_part, distill_part
+
+    def _train_view(self, rows: Sequence[Row], scores: Scores, chunk: list[int], tokens: float) -> dict[str, float]:
+        """Remedies for a moving teacher that forgets how to read: gradients on its own view of the same tokens.
+
+        ``anchor_weight`` keeps that view near what the first weights said in it (reverse KL over their top k);
+        ``view_reward_weight`` trains it on the reward, as the student's view is.
+        """
+        loss, temperature = self.config.loss, self.config.rollout.temperature
+        if not (loss.anchor_weight or loss.view_reward_weight):
+            return {}
+        metrics = {"loss_anchor": 0.0, "loss_view_reward": 0.0}
+        taught = [i for i in chunk if scores.teacher_mask[i].any()]
+        for micro, views in self._parts([rows[i].teacher() for i in taught]):
+            index = [taught[i] for i in micro]
+            ids = first = None
+            if self.first is not None:
+                k = min(loss.top_k, self.model.config.get_text_config().vocab_size)
+                (_, _, first), ids = top_candidates(self.first, views, k, temperature)
+            logp, mask, top = score_tokens(self.model, views, temperature, candidates=ids)
+            parts = {}
+            if top is not None and first is not None:
+                parts["loss_anchor"] = loss.anchor_weight * top_k_distillation_loss(top, first, mask, normalizer=tokens)
+            if loss.view_reward_weight:
+                sampler = scores.sampler[index, : logp.shape[1]].to(logp.device)
+                advantages = torch.tensor([rows[i].advantage for i in index], device=logp.device)
+                policy = grpo_loss(logp, sampler, advantages, mask, loss.clip_low, loss.clip_high, normalizer=tokens)
+                parts["loss_view_reward"] = loss.view_reward_weight * policy
+            torch.stack(list(parts.values())).sum().backward()
+            for name, value in parts.items():
+                metrics[name] += float(value.detach())
+        return metrics
 
     def _combine(self, distilled: list[Tensor]) -> dict[str, float]:
         """Add the distillation gradient to the policy gradient; norms of both and the cosine between them."""

@@ -19,7 +19,7 @@ from skillsd.envs.base import HasReference, Task
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.evaluation import EvalResult, evaluate_model
 from skillsd.interrupt import on_interrupt
-from skillsd.learner import Learner, Row, assign_advantages
+from skillsd.learner import Learner, Row, Scores, assign_advantages
 from skillsd.metrics import peak_memory, rollout_metrics
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
@@ -28,6 +28,7 @@ from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
 from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
+from skillsd.skills.retrieval import separation
 from skillsd.skills.summarize import make_summarizer
 from skillsd.skills.summarize.base import SummaryRequest
 from skillsd.skills.summarize.intake import best_of_each_task, put_away
@@ -107,7 +108,7 @@ class Trainer:
             losses = self.learner.update(rows, scores, self.iteration)
         self.run.write_trajectories(self.iteration, batch.trajectories)
         with self.phase("summarize"):
-            self.credit(hints, batch.trajectories)
+            self.credit(hints, rows, scores)
             summaries = self.summarize(batch.trajectories)
         bank = self.bank.stats()
         return {
@@ -206,12 +207,18 @@ class Trainer:
             raise SkillSDError("skills were retrieved but no teacher prompt holds one: check the chat template")
         return count / len(rows)
 
-    def credit(self, hints: dict[str, Hint], trajectories: Sequence[Trajectory]) -> None:
-        """Tell the bank how the group fared whose teacher read each skill."""
+    def credit(self, hints: Hints, rows: Sequence[Row], scores: Scores) -> None:
+        """Tell the bank how the group fared whose teacher read each skill, or how well it told good from bad."""
         for task_id, hint in hints.items():
-            rewards = [t.reward for t in trajectories if t.task_id == task_id]
-            if hint.id is not None and rewards:
-                self.bank.credit(hint.id, sum(rewards) / len(rewards))
+            group = [i for i, row in enumerate(rows) if row.trajectory.task_id == task_id]
+            if hint.id is None or not group:
+                continue
+            rewards = [rows[i].trajectory.reward for i in group]
+            value: float | None = sum(rewards) / len(rewards)
+            if self.config.skills.credit == "separation":
+                value = separation(scores.favours(group), rewards)
+            if value is not None:
+                self.bank.credit(hint.id, value)
 
     def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
         """Hand the new trajectories over; put what is ready into the bank."""

@@ -80,8 +80,9 @@ class SkillBank:
 
     ``credit`` says which reading of the paper's "mean reward of e" counts: ``group``, the mean group reward of the
     iterations whose teacher read it (before the first: the source's), or ``source``, the reward of the trajectory it
-    came from. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened; one that may only
-    be read opens, and refuses the first change. Threads may share one object.
+    came from; with ``separation`` what :meth:`credit` is told is no reward but how well the skill's reader told better
+    trajectories from worse. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened; one
+    that may only be read opens, and refuses the first change. Threads may share one object.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class SkillBank:
         path: str | Path,
         capacity: int = 8,
         exploration: float = 2**0.5,
-        credit: Literal["source", "group"] = "group",
+        credit: Literal["source", "group", "separation"] = "group",
     ) -> None:
         if capacity < 1:
             raise UsageError(f"a skill bank's capacity must be at least 1 skill a task, not {capacity}")
@@ -144,8 +145,8 @@ class SkillBank:
             return best
 
     def credit(self, skill_id: int, reward: float) -> None:
-        """Record the mean group reward of an iteration whose teacher read this skill; unknown ids (evicted
-        meanwhile) are ignored."""
+        """Record the mean group reward (or separation) of an iteration whose teacher read this skill; unknown ids
+        (evicted meanwhile) are ignored."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE skills SET credits = credits + 1, credit_sum = credit_sum + ? WHERE id = ?",
@@ -232,7 +233,7 @@ class SkillBank:
         chosen: int, credits: int, credit_sum: float,
     ) -> StoredSkill:  # fmt: skip
         source = None if trajectory_id is None or iteration is None else Source(trajectory_id, iteration)
-        mean = credit_sum / credits if self.credit_rule == "group" and credits else reward
+        mean = credit_sum / credits if self.credit_rule != "source" and credits else reward
         try:
             return StoredSkill(id, task_id, Skill.parse(skill), reward, source, chosen, mean)
         except SkillSDError as error:

@@ -39,6 +39,16 @@ def ucb_score(mean_reward: float, count: int, total: int, c: float) -> float:
     return mean_reward + c * math.sqrt(math.log(max(total, 1)) / count)
 
 
+def separation(favours: Sequence[float], rewards: Sequence[float]) -> float | None:
+    """How well a skill's reader tells better trajectories from worse, in [0, 1]; 0.5 is chance.
+
+    The share of pairs with different ``rewards`` in which the better one has the larger ``favours`` (the teacher's mean
+    log-prob of its tokens less the student's); ties count half. None where all rewards are equal.
+    """
+    pairs = [(favours[i] - favours[j]) for i, a in enumerate(rewards) for j, b in enumerate(rewards) if a > b]
+    return sum((gap > 0) + (gap == 0) / 2 for gap in pairs) / len(pairs) if pairs else None
+
+
 def choose(candidates: Sequence[C], total: int, c: float) -> C | None:
     """The best candidate: unseen ones first and newest among them, then by UCB score, ties to the newest."""
     return max(candidates, key=lambda e: (ucb_score(e.mean_reward, e.chosen, total, c), e.id), default=None)
