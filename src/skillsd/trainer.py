@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from skillsd import checkpoint
 from skillsd.alarm import CollapseAlarm
@@ -22,7 +23,7 @@ from skillsd.interrupt import on_interrupt
 from skillsd.learner import Learner, Row, Scores, assign_advantages
 from skillsd.metrics import peak_memory, rollout_metrics
 from skillsd.policy.engines.transformers import TransformersEngine
-from skillsd.policy.loading import load_policy
+from skillsd.policy.loading import load_policy, precision
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
@@ -77,7 +78,8 @@ class Trainer:
             raise UsageError(f"{config.env.name}: the split {config.env.train_split!r} has no tasks")
         if self.spec.privileged == "reference" and not isinstance(self.taskset, HasReference):
             raise UsageError(f"{config.method} needs reference solutions, which {config.env.name!r} does not have")
-        self.policy = load_policy(config.model)
+        torch.manual_seed(derive_seed(config.seed, "model"))  # new adapters are random
+        self.policy = load_policy(config.model, train=True)
         self.model, self.chat = self.policy.model, self.policy.chat
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
         self.learner = Learner(self.model, config)
@@ -103,7 +105,7 @@ class Trainer:
         groups = assign_advantages(rows, self.config.loss.advantage_eps)
         with self.phase("score"):
             shown = self.check_teacher_sees_skills(rows, hints)
-            scores = self.learner.score(rows, self.teacher.model)
+            scores = self.learner.score(rows, self.teacher)
         with self.phase("update"):
             losses = self.learner.update(rows, scores, self.iteration)
         self.run.write_trajectories(self.iteration, batch.trajectories)
@@ -157,25 +159,23 @@ class Trainer:
             for sample in range(config.group_size):
                 seed = derive_seed(self.config.seed, "rollout", self.iteration, task.id, sample)
                 jobs.append(Job(task, sample, seed, hint.skill if hint else None, hint.id if hint else None))
-        engine = TransformersEngine(
-            self.teacher.model if self.spec.rollouts == "teacher" else self.model,
-            self.chat,
-            temperature=config.temperature,
-            max_new_tokens=config.max_new_tokens,
-        )
-        return rollout(
-            engine,
-            self.chat,
-            self.taskset,
-            jobs,
-            iteration=self.iteration,
-            max_turns=config.max_turns or self.taskset.max_turns,
-            max_tokens=config.max_tokens,
-            turn_timeout=self.config.env.turn_timeout,
-            episode_timeout=self.config.env.episode_timeout,
-            batch_size=config.batch_size,
-            on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
-        )
+        with self.acting(self.spec.rollouts == "teacher") as model:
+            engine = TransformersEngine(
+                model, self.chat, temperature=config.temperature, max_new_tokens=config.max_new_tokens
+            )
+            return rollout(
+                engine,
+                self.chat,
+                self.taskset,
+                jobs,
+                iteration=self.iteration,
+                max_turns=config.max_turns or self.taskset.max_turns,
+                max_tokens=config.max_tokens,
+                turn_timeout=self.config.env.turn_timeout,
+                episode_timeout=self.config.env.episode_timeout,
+                batch_size=config.batch_size,
+                on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
+            )
 
     def view(self, trajectory: Trajectory, hint: Hint | None) -> Row:
         """The student's and the teacher's prompt of one trajectory; the completion's ids are shared."""
@@ -251,20 +251,28 @@ class Trainer:
         yield
         self.seconds[name] = time.perf_counter() - started
 
+    @contextmanager
+    def acting(self, teacher: bool) -> Iterator[PreTrainedModel]:
+        """The student, or the teacher, for a while of generating."""
+        who = self.teacher.active() if teacher else nullcontext(self.model)
+        with who as model, precision(self.config.model, model):
+            yield model
+
     def evaluate(
         self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
     ) -> EvalResult:
         """Greedy evaluation of the student (or the ``teacher``) on a split."""
-        return evaluate_model(
-            self.teacher.model if teacher else self.model,
-            self.chat,
-            self.taskset,
-            self.config,
-            split,
-            limit=limit,
-            with_reference=with_reference,
-            on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
-        )
+        with self.acting(teacher) as model:
+            return evaluate_model(
+                model,
+                self.chat,
+                self.taskset,
+                self.config,
+                split,
+                limit=limit,
+                with_reference=with_reference,
+                on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
+            )
 
     def evaluation_metrics(self) -> dict[str, float]:
         """Greedy accuracy of the student, and of its teacher with reference skills in its prompt, where due."""

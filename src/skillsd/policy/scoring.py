@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-#: Positions whose logits exist at one time.
-CHUNK = 4096
+#: Logits (positions x vocabulary) that exist at one time; in fp32 256 MiB, and as much again for their gradient.
+MAX_LOGITS = 2**26
 
 
 class TokenRow(NamedTuple):
@@ -46,14 +46,15 @@ def score_tokens(
     temperature: float = 1.0,
     *,
     candidates: Tensor | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Scored:
     """Log-probs of the action tokens under softmax(logits / temperature).
 
     ``candidates`` [B, >= T, k] are further token ids to score at the same places. Carries a gradient wherever gradients
-    are enabled. The model must be in eval mode, or its dropout becomes part of the policy.
+    are enabled; logits are made ``chunk`` positions at a time, and again in the backward pass. The model must be in
+    eval mode, or its dropout becomes part of the policy.
     """
-    places = _places(model, rows)
+    places, chunk = _places(model, rows), chunk or _chunk(model)
     wanted = places.targets.unsqueeze(1)
     if candidates is not None:
         flat = [row[:count] for row, count in zip(candidates, places.counts, strict=True)]
@@ -71,13 +72,13 @@ def score_tokens(
 
 @torch.no_grad()
 def top_candidates(
-    model: PreTrainedModel, rows: Sequence[TokenRow], k: int, temperature: float = 1.0, *, chunk: int = CHUNK
+    model: PreTrainedModel, rows: Sequence[TokenRow], k: int, temperature: float = 1.0, *, chunk: int | None = None
 ) -> tuple[Scored, Tensor]:
     """The ``k`` likeliest ids at every action token, [B, T, k] as int64, likeliest first; their log-probs are ``top``.
 
     ``k`` is cut to the vocabulary. No gradient.
     """
-    places = _places(model, rows)
+    places, chunk = _places(model, rows), chunk or _chunk(model)
     logps, tops, ids = [], [], []
     for i in range(0, len(places.targets), chunk):
         everything = torch.log_softmax(_logits(places.head, places.states[i : i + chunk]) / temperature, -1)
@@ -123,6 +124,10 @@ def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
     head = model.get_output_embeddings() if _headless(model) else None
     output = model.base_model(**inputs).last_hidden_state if head is not None else model(**inputs).logits
     return _Places(output[rows_at.to(device), at.to(device) - 1], head, targets, counts)
+
+
+def _chunk(model: PreTrainedModel) -> int:
+    return max(1, MAX_LOGITS // int(model.config.get_text_config().vocab_size))
 
 
 def _mask(places: _Places) -> Tensor:
