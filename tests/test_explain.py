@@ -10,7 +10,7 @@ from skillsd.config import load_config
 from skillsd.errors import UsageError
 from skillsd.explain import explain
 from skillsd.run_dir import RunDir
-from skillsd.trainer import train
+from skillsd.training import train
 
 SMALL = ("trainer.iterations=2", "env.train_tasks=4", "rollout.tasks_per_iteration=4", "rollout.group_size=2",
          "eval.tasks=1", "rollout.max_turns=6")  # fmt: skip

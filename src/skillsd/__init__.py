@@ -13,10 +13,10 @@ from skillsd.errors import SkillSDError, UsageError
 if TYPE_CHECKING:
     from skillsd.config import Config, load_config
     from skillsd.evaluation import EvalResult, evaluate
-    from skillsd.trainer import RunResult, train
+    from skillsd.training import RunResult, train
 
 _HOMES = {
-    "Config": "config", "load_config": "config", "train": "trainer", "RunResult": "trainer",
+    "Config": "config", "load_config": "config", "train": "training", "RunResult": "training",
     "evaluate": "evaluation", "EvalResult": "evaluation",
 }  # fmt: skip
 

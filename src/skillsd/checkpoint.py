@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,27 +82,36 @@ def save(
     return final
 
 
-def load(
-    path: Path, *, model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher, bank_file: Path
-) -> dict[str, Any]:
-    """Put everything back; returns the state. Raises :class:`SkillSDError` for a corrupt checkpoint."""
-    try:
+def load(path: Path, *, model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher) -> dict[str, Any]:
+    """Put the weights back and return the state. Raises :class:`SkillSDError` for a corrupt checkpoint."""
+    with _readable(path):
         state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
         _load_weights(model, path)
         if teacher.copy is not None:
             _load_weights(teacher.copy, path / "teacher")
         _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
+    return state
+
+
+def restore_bank(path: Path, bank_file: Path) -> None:
+    """Put the bank back as it was. Raises :class:`SkillSDError` for a corrupt checkpoint."""
+    with _readable(path):
         temporary = bank_file.with_name(f".{bank_file.name}.restore")
         shutil.copyfile(path / "skills.sqlite", temporary)
         for suffix in ("-wal", "-shm"):
             bank_file.with_name(bank_file.name + suffix).unlink(missing_ok=True)
         os.replace(temporary, bank_file)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise SkillSDError(
             f"{path}: corrupt or foreign checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
             "delete this folder to go on from the one before"
         ) from None
-    return state
 
 
 def keep_best(run: RunDir, checkpoint: Path) -> None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from skillsd.config import Config
 from skillsd.envs.base import HasReference, Task, TaskSet
 from skillsd.errors import UsageError
+from skillsd.parallel import Processes
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import Policy, load_policy
@@ -136,11 +137,13 @@ def evaluate_model(
     limit: int | None = None,
     samples: int = 1,
     with_reference: bool = False,
+    processes: Processes | None = None,
     on_turn: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
     """Evaluate under the plain prompt: greedy for one sample a task, else at the training temperature.
 
-    ``with_reference`` puts the task's reference skill into the prompt: the strength of the model as a teacher.
+    ``processes`` share the episodes; all get the result. ``with_reference`` puts the task's reference skill into the
+    prompt: the strength of the model as a teacher.
     """
     tasks = list(taskset.tasks(split))[:limit]
     skills = [
@@ -151,10 +154,10 @@ def evaluate_model(
         for task, skill in zip(tasks, skills, strict=True)
         for sample in range(samples)
     ]
-    trajectories = play(
-        model, chat, taskset, config, jobs, 0.0 if samples == 1 else config.rollout.temperature, on_turn=on_turn
-    )
-    return summarize(split, tasks, trajectories, samples)
+    mine = processes.share(jobs) if processes else jobs
+    temperature = 0.0 if samples == 1 else config.rollout.temperature
+    trajectories = play(model, chat, taskset, config, mine, temperature, on_turn=on_turn)
+    return summarize(split, tasks, processes.gather(trajectories) if processes else trajectories, samples)
 
 
 def play(

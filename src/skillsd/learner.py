@@ -22,6 +22,7 @@ from skillsd.objectives import (
     token_weights,
     top_k_distillation_loss,
 )
+from skillsd.parallel import Processes
 from skillsd.policy.loading import precision
 from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_candidates
 from skillsd.teacher import Teacher
@@ -100,8 +101,9 @@ def action_values(values: Sequence[float], mask: Sequence[int]) -> list[float]:
 class Learner:
     """The optimiser and the arithmetic around it."""
 
-    def __init__(self, model: PreTrainedModel, config: Config) -> None:
+    def __init__(self, model: PreTrainedModel, config: Config, processes: Processes | None = None) -> None:
         self.model, self.config, self.spec = model, config, config.spec
+        self.processes = processes or Processes()
         optim = config.optim
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -146,7 +148,9 @@ class Learner:
         mask = padded([[1.0] * sum(m) for m in masks], width)
         old = sampler
         if self.spec.rollouts == "teacher":  # the ratio of GRPO stays centred on the old *student*
-            old = self.logps(self.model, [row.student() for row in rows], width)
+            old, mine = torch.zeros_like(mask), self._mine(rows, range(len(rows)))
+            old[mine] = self.logps(self.model, [rows[i].student() for i in mine], width)
+            self.processes.sum([old])
         taught = [
             i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens
         ]
@@ -154,15 +158,18 @@ class Learner:
         scores, teacher_mask = torch.zeros_like(mask), torch.zeros_like(mask)
         top_ids = top_teacher = None
         if taught and self.spec.distill != "none":
-            views = [rows[i].teacher() for i in taught]
+            mine = self._mine(rows, taught)
+            views = [rows[i].teacher() for i in mine]
             with teacher.active() as model:
                 if self.spec.distill == "loss" and loss.estimator == "top_k":
-                    scores[taught], ids, tops = self.top(model, views, width)
+                    scores[mine], ids, tops = self.top(model, views, width)
                     top_ids = torch.zeros(*mask.shape, ids.shape[-1], dtype=torch.long)
                     top_teacher = torch.zeros(top_ids.shape)
-                    top_ids[taught], top_teacher[taught] = ids, tops
+                    top_ids[mine], top_teacher[mine] = ids, tops
+                    self.processes.sum([top_ids, top_teacher])
                 else:
-                    scores[taught] = self.logps(model, views, width)
+                    scores[mine] = self.logps(model, views, width)
+            self.processes.sum([scores])
             teacher_mask[taught] = mask[taught]
         weights = token_weights(
             old,
@@ -192,7 +199,10 @@ class Learner:
         for chunk in chunks:
             for key, value in self._step(rows, scores, chunk, iteration, diagnostics).items():
                 total[key] = total.get(key, 0.0) + value / len(chunks)
-        return {**total, **diagnostics.summary(), "lr": self.optimizer.param_groups[0]["lr"]}
+        everyone = Diagnostics()
+        for part in self.processes.gather([diagnostics]):
+            everyone.merge(part)
+        return {**total, **everyone.summary(), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def _step(
         self, rows: Sequence[Row], scores: Scores, chunk: list[int], iteration: int, diagnostics: Diagnostics
@@ -202,7 +212,7 @@ class Learner:
         split = bool(every and iteration % every == 0 and weight and self.spec.reward)
         tokens = float(scores.mask[chunk].sum())
         # Rows without advantage and without teacher have no gradient; they count in the mean all the same.
-        active = [i for i in chunk if self._has_gradient(rows[i])]
+        active = self._mine(rows, [i for i in chunk if self._has_gradient(rows[i])])
         distilled = [torch.zeros_like(p) for p in self.parameters] if split else []
         policy_loss = distill_loss = 0.0
         for micro, students in self._parts([rows[i].student() for i in active]):
@@ -217,14 +227,16 @@ class Learner:
                 (reward_part + weight * distill_part).backward()
             policy_loss += float(reward_part.detach())
             distill_loss += float(distill_part.detach())
-        metrics = {"loss_policy": policy_loss, "loss_distill": distill_loss}
+        view = self._train_view(rows, scores, chunk, tokens)
+        policy_loss, distill_loss, *parts = self._add_up([policy_loss, distill_loss, *view.values()])
+        metrics = {"loss_policy": policy_loss, "loss_distill": distill_loss, **dict(zip(view, parts, strict=True))}
         metrics |= {"loss": policy_loss + weight * distill_loss, "distill_weight": weight}
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        self.processes.sum([*(p.grad for p in self.parameters if p.grad is not None), *distilled])
         if split:
             metrics |= self._combine(distilled)
-        metrics |= self._train_view(rows, scores, chunk, tokens)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm))
         metrics["grad_norm"] = norm
         if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
@@ -238,6 +250,16 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return metrics
+
+    def _mine(self, rows: Sequence[Row], index: Sequence[int]) -> list[int]:
+        """This process's part of ``index``: about as many long rows as any other's."""
+        return self.processes.share(sorted(index, key=lambda i: -len(rows[i].trajectory.completion_ids)))
+
+    def _add_up(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes."""
+        total = torch.tensor(values, dtype=torch.float64)
+        self.processes.sum([total])
+        return total.tolist()  # type: ignore[no-any-return]
 
     def _has_gradient(self, row: Row) -> bool:
         taught = self.spec.distill != "none" and row.teacher_prompt_ids is not None
@@ -294,7 +316,7 @@ class Learner:
         if not (loss.anchor_weight or loss.view_reward_weight):
             return {}
         metrics = {"loss_anchor": 0.0, "loss_view_reward": 0.0}
-        taught = [i for i in chunk if scores.teacher_mask[i].any()]
+        taught = self._mine(rows, [i for i in chunk if scores.teacher_mask[i].any()])
         for micro, views in self._parts([rows[i].teacher() for i in taught]):
             index = [taught[i] for i in micro]
             ids = first = None

@@ -19,9 +19,9 @@ from skillsd.envs import make_taskset
 from skillsd.envs.base import HasReference, Task
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.evaluation import EvalResult, evaluate_model
-from skillsd.interrupt import on_interrupt
 from skillsd.learner import Learner, Row, Scores, assign_advantages
 from skillsd.metrics import peak_memory, rollout_metrics
+from skillsd.parallel import Processes
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy, precision
 from skillsd.rollout import Job, RolloutBatch, rollout
@@ -36,7 +36,7 @@ from skillsd.skills.summarize.intake import best_of_each_task, put_away
 from skillsd.skills.summarize.queue import SummaryQueue
 from skillsd.skills.teacher_view import contains_skill, skill_view
 from skillsd.teacher import Teacher
-from skillsd.tracking import TensorBoard, require_tensorboard
+from skillsd.tracking import TensorBoard
 from skillsd.trajectory import Trajectory
 
 #: What happened, for whoever watches: kind ("iteration", "evaluation", "turn", "warning") and its data.
@@ -46,23 +46,13 @@ LAST_SUMMARIES = 60.0
 
 
 @dataclass
-class RunResult:
-    """How a run ended. ``interrupted`` is True after ctrl-C; the run then goes on with ``resume``."""
-
-    out: Path
-    iterations: int
-    before: EvalResult | None
-    after: EvalResult | None
-    interrupted: bool
-
-
-@dataclass
 class Trainer:
     """All that lives as long as a run."""
 
     config: Config
     run: RunDir
     listen: Listener
+    processes: Processes = field(default_factory=Processes)
     iteration: int = 0
     saved: int = 0
     stop: bool = False
@@ -71,6 +61,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         config = self.config
+        if not self.processes.main:
+            self.listen = lambda kind, data: None
         self.spec = config.spec
         self.taskset = make_taskset(config.env.name, **config.env.options)
         self.tasks = list(self.taskset.tasks(config.env.train_split))[: config.env.train_tasks]
@@ -82,7 +74,7 @@ class Trainer:
         self.policy = load_policy(config.model, train=True)
         self.model, self.chat = self.policy.model, self.policy.chat
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
-        self.learner = Learner(self.model, config)
+        self.learner = Learner(self.model, config, self.processes)
         self.alarm = CollapseAlarm()
         self.by_id = {task.id: task for task in self.tasks}
 
@@ -94,13 +86,13 @@ class Trainer:
         torch.manual_seed(derive_seed(self.config.seed, "iteration", self.iteration))
         self.teacher.synchronize()
         tasks = self.next_tasks()
-        hints = self.retrieve(tasks)
+        hints = self.processes.from_main(lambda: self.retrieve(tasks))
         with self.phase("rollout"):
             batch = self.sample(tasks, hints)
         if not batch.trajectories:
             reason = batch.dropped[0].reason if batch.dropped else "no episodes"
             raise SkillSDError(f"iteration {self.iteration}: every episode was dropped ({reason})")
-        hints |= self.look_back(batch.trajectories)
+        hints |= self.processes.from_main(lambda: self.look_back(batch.trajectories))
         rows = [self.view(trajectory, hints.get(trajectory.task_id)) for trajectory in batch.trajectories]
         groups = assign_advantages(rows, self.config.loss.advantage_eps)
         with self.phase("score"):
@@ -108,11 +100,8 @@ class Trainer:
             scores = self.learner.score(rows, self.teacher)
         with self.phase("update"):
             losses = self.learner.update(rows, scores, self.iteration)
-        self.run.write_trajectories(self.iteration, batch.trajectories)
         with self.phase("summarize"):
-            self.credit(hints, rows, scores)
-            summaries = self.summarize(batch.trajectories)
-        bank = self.bank.stats()
+            known = self.processes.from_main(lambda: self.remember(hints, rows, scores))
         return {
             "iteration": self.iteration,
             **rollout_metrics(batch),
@@ -120,10 +109,7 @@ class Trainer:
             **losses,
             "teacher_rows_with_skill": shown,
             "tasks_with_skill": len(hints) / len(tasks),
-            **summaries,
-            "bank_size": bank.skills,
-            "retrievals": bank.retrievals,
-            "summaries_pending": len(self.queue.pending),
+            **known,
         }
 
     def next_tasks(self) -> list[Task]:
@@ -150,11 +136,14 @@ class Trainer:
         return as_shown(hints, self.config.skills.shown, derive_seed(self.config.seed, "shown", self.iteration))
 
     def sample(self, tasks: Sequence[Task], hints: Hints) -> RolloutBatch:
-        """G trajectories a task. Only methods that say so put a skill into the rollout prompt."""
+        """G trajectories a task. Only methods that say so put a skill into the rollout prompt.
+
+        Tasks are split over the processes; groups never are.
+        """
         config = self.config.rollout
         guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
         jobs = []
-        for task in tasks:
+        for task in self.processes.share(tasks):
             hint = hints.get(task.id) if guided else None
             for sample in range(config.group_size):
                 seed = derive_seed(self.config.seed, "rollout", self.iteration, task.id, sample)
@@ -163,7 +152,7 @@ class Trainer:
             engine = TransformersEngine(
                 model, self.chat, temperature=config.temperature, max_new_tokens=config.max_new_tokens
             )
-            return rollout(
+            own = rollout(
                 engine,
                 self.chat,
                 self.taskset,
@@ -176,6 +165,9 @@ class Trainer:
                 batch_size=config.batch_size,
                 on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
             )
+        place = {task.id: i for i, task in enumerate(tasks)}
+        played = sorted(self.processes.gather(own.trajectories), key=lambda t: (place[t.task_id], t.sample))
+        return RolloutBatch(played, self.processes.gather(own.dropped))
 
     def view(self, trajectory: Trajectory, hint: Hint | None) -> Row:
         """The student's and the teacher's prompt of one trajectory; the completion's ids are shared."""
@@ -206,6 +198,15 @@ class Trainer:
         if count == 0:
             raise SkillSDError("skills were retrieved but no teacher prompt holds one: check the chat template")
         return count / len(rows)
+
+    def remember(self, hints: Hints, rows: Sequence[Row], scores: Scores) -> dict[str, int]:
+        """What the run keeps of an iteration: its trajectories, what they say of the skills read, and new skills."""
+        trajectories = [row.trajectory for row in rows]
+        self.run.write_trajectories(self.iteration, trajectories)
+        self.credit(hints, rows, scores)
+        summaries, bank = self.summarize(trajectories), self.bank.stats()
+        counts = {"bank_size": bank.skills, "retrievals": bank.retrievals}
+        return {**summaries, **counts, "summaries_pending": len(self.queue.pending)}
 
     def credit(self, hints: Hints, rows: Sequence[Row], scores: Scores) -> None:
         """Tell the bank how the group fared whose teacher read each skill, or how well it told good from bad."""
@@ -271,6 +272,7 @@ class Trainer:
                 split,
                 limit=limit,
                 with_reference=with_reference,
+                processes=self.processes,
                 on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
             )
 
@@ -289,21 +291,19 @@ class Trainer:
         return metrics
 
     def open(self, resume: Path | None) -> None:
-        """Open the bank and the queue; take everything from the checkpoint ``resume`` if there is one."""
+        """Take everything from the checkpoint ``resume``, if any; the main process has the bank and the queue."""
         skills = self.config.skills
         state: dict[str, Any] = {}
+        if resume is not None:
+            state = checkpoint.load(resume, model=self.model, optimizer=self.learner.optimizer, teacher=self.teacher)
+            self.iteration = self.saved = state["iteration"]
+            self.alarm = CollapseAlarm(**state["alarm"])
+        if not self.processes.main:
+            return
         if resume is None:
             self.run.clear()
         else:
-            state = checkpoint.load(
-                resume,
-                model=self.model,
-                optimizer=self.learner.optimizer,
-                teacher=self.teacher,
-                bank_file=self.run.bank,
-            )
-            self.iteration = self.saved = state["iteration"]
-            self.alarm = CollapseAlarm(**state["alarm"])
+            checkpoint.restore_bank(resume, self.run.bank)
             self.run.rewind(self.iteration)
         self.bank = SkillBank(
             self.run.bank, capacity=skills.capacity, exploration=skills.exploration, credit=skills.credit
@@ -317,6 +317,8 @@ class Trainer:
 
     def close(self) -> None:
         """Whatever is still being summarised is in the last checkpoint's list, for ``resume``."""
+        if not self.processes.main:
+            return
         self.queue.close(drain=False)
         self.bank.close()
         if self.board:
@@ -324,6 +326,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint; keep it apart if it is the best so far."""
+        self.saved = self.iteration
+        if not self.processes.main:
+            return
         pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
@@ -335,7 +340,6 @@ class Trainer:
             bank=self.bank,
             keep=self.config.trainer.keep_checkpoints,
         )
-        self.saved = self.iteration
         if self.alarm.at_best:
             checkpoint.keep_best(self.run, path)
 
@@ -345,8 +349,8 @@ class Trainer:
         ``seconds_checkpoint`` in it is what saving took since the line before, as its own is written before saving.
         """
         settings = self.config.trainer
-        if self.iteration >= settings.iterations and any(self.absorb().values()):  # a finished run's late summaries
-            self.save()
+        if self.iteration >= settings.iterations and self.processes.main and any(self.absorb().values()):
+            self.save()  # a finished run's late summaries
         while self.iteration < settings.iterations and not self.stop:
             started = time.perf_counter()
             metrics = self.step()
@@ -359,14 +363,16 @@ class Trainer:
             metrics["tokens_per_second"] = metrics["tokens"] / metrics["seconds"]
             metrics |= peak_memory(self.model.device)
             self.seconds = {}
-            # The line before the checkpoint: a resumed run drops lines that its checkpoint does not know.
-            self.run.append_metrics(metrics)
+            if self.processes.main:
+                # The line before the checkpoint: a resumed run drops lines that its checkpoint does not know.
+                self.run.append_metrics(metrics)
             if self.board:
                 self.board.write(metrics)
             if self.iteration == settings.iterations or self.iteration % settings.checkpoint_every == 0:
                 with self.phase("checkpoint"):
                     self.save()
             self.listen("iteration", metrics)
+            self.stop = self.processes.any(self.stop)
         if self.stop and self.saved < self.iteration:
             self.save()
 
@@ -374,49 +380,3 @@ class Trainer:
         """End the run after this iteration, with a checkpoint."""
         self.stop = True
         self.warn("stopping after this iteration (ctrl-C again: at once)")
-
-
-def train(
-    config: Config, out: str | Path, *, resume: bool = False, evaluate: bool = True, listen: Listener | None = None
-) -> RunResult:
-    """Run ``config`` into the folder ``out``; with ``resume`` go on from its newest checkpoint.
-
-    The policy is evaluated before and after, unless ``evaluate`` is off (for a caller that does so in its own way).
-    The rest of a resumed run is bit for bit what it would have been (CPU, same number of threads). Raises
-    :class:`UsageError` for a bad configuration and :class:`SkillSDError` for a run that cannot go on.
-    """
-    if config.trainer.tensorboard:
-        require_tensorboard()
-    run = RunDir(out)
-    if resume:
-        started = run.load_config()
-        if config.model_copy(update={"trainer": started.trainer}) != started:
-            raise UsageError(f"{out} was started with other settings; on --resume only trainer.* may change")
-    else:
-        run.create(config)
-    with run.lock():
-        trainer = Trainer(config, run, listen or (lambda kind, data: None))
-        trainer.open(checkpoint.latest(run) if resume else None)
-        try:
-            with on_interrupt(trainer.interrupt):
-                first = evaluate and trainer.iteration == 0
-                before = _evaluated(trainer, "before") if first else _previous(run, "before")
-                trainer.loop()
-                after = _evaluated(trainer, "after") if evaluate and not trainer.stop else None
-            if not trainer.stop and (late := len(trainer.queue.pending)):
-                trainer.warn(f"{late} summaries were not ready in time: their skills are lost unless you --resume")
-        finally:
-            trainer.close()
-    return RunResult(run.path, trainer.iteration, before, after, interrupted=trainer.stop)
-
-
-def _evaluated(trainer: Trainer, name: str) -> EvalResult:
-    result = trainer.evaluate(trainer.config.env.test_split, trainer.config.eval.tasks)
-    result.save(trainer.run.results / f"{name}.json")
-    trainer.listen("evaluation", {"name": name, "result": result})
-    return result
-
-
-def _previous(run: RunDir, name: str) -> EvalResult | None:
-    path = run.results / f"{name}.json"
-    return EvalResult.load(path) if path.is_file() else None

@@ -74,11 +74,14 @@ def train(
 
     from skillsd.progress import Progress
     from skillsd.report import write_report
-    from skillsd.trainer import train as run
+    from skillsd.training import train as run
 
     disable_progress_bar()  # ours is the one to look at
-    with Progress(console, config) as progress:
+    main = os.environ.get("RANK", "0") == "0"  # of several processes, the one that reports
+    with Progress(console if main else Console(quiet=True), config) as progress:
         result = run(config, out, resume=resume, listen=progress)
+    if not main:
+        raise typer.Exit(130 if result.interrupted else 0)
     page = write_report(out)
     if as_json:
         print(json.dumps({"out": str(out), "iterations": result.iterations, "interrupted": result.interrupted,

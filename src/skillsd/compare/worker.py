@@ -16,7 +16,7 @@ from skillsd.errors import SkillSDError
 from skillsd.evaluation import EvalResult, evaluate_model
 from skillsd.policy.loading import load_policy
 from skillsd.run_dir import RunDir, versions, write_atomic
-from skillsd.trainer import train
+from skillsd.training import train
 
 EXIT_INTERRUPTED = 130
 

@@ -141,7 +141,9 @@ def _logits(head: nn.Module | None, states: Tensor) -> Tensor:
 
 def _select(head: nn.Module | None, states: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """Log-probs of ``wanted`` [n, m] at each place."""
-    logits = _logits(head, states) / temperature
+    logits = _logits(head, states)
+    if temperature != 1.0:  # a copy saved
+        logits = logits / temperature
     return logits.gather(1, wanted) - logits.logsumexp(-1, keepdim=True)
 
 

@@ -1,0 +1,110 @@
+"""Two real processes (gloo) against one: the same episodes, losses and weights, and a resume across their numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from skillsd import load_config, train
+from skillsd.checkpoint import latest
+from skillsd.run_dir import RunDir
+
+TINY = [
+    "env.train_tasks=3", "rollout.tasks_per_iteration=3", "rollout.group_size=3", "rollout.max_turns=6", "eval.tasks=5",
+    "eval.panel_every=2", "eval.panel_tasks=3", "trainer.iterations=4", "model.device=cpu",
+]  # fmt: skip
+#: Every sum over processes: scores of teacher-owned rollouts, top-k candidates, separate gradients, the anchor.
+VARIANTS = {
+    "skill_sd": ["optim.minibatches=2", "skills.credit=separation"],
+    "top_k": ["method=skill_sd_hindsight", "loss.estimator=top_k", "loss.anchor_weight=0.5"],
+    "teacher_dynamic": ["method=teacher_dynamic", "loss.token_share=0.5"],
+}
+
+
+def command(out, *overrides, resume=False, count=2):
+    sets = [word for override in [*TINY, *overrides] for word in ("--set", override)]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--rdzv-backend=c10d"]
+    words = [sys.executable, *launcher, "--rdzv-endpoint=127.0.0.1:0", "-m", "skillsd", "train", "sokoban-smoke"]
+    return [*words, *sets, "--out", str(out), *(["--resume"] if resume else [])]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run_two(out, *overrides, resume=False):
+    done = subprocess.run(
+        command(out, *overrides, resume=resume), env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def weights(run):
+    return load_file(latest(RunDir(run)) / "model.safetensors")
+
+
+def assert_same(one, other):
+    rows, others = RunDir(one).read_metrics(), RunDir(other).read_metrics()
+    assert len(rows) == len(others) == 4
+    for row, again in zip(rows, others, strict=True):
+        for key, value in row.items():
+            if not any(word in key for word in ("second", "memory", "gap", "kl_old")):
+                assert again[key] == pytest.approx(value, rel=2e-3, abs=2e-5), (row["iteration"], key)
+        mine, theirs = (RunDir(run).read_trajectories(row["iteration"]) for run in (one, other))
+        assert [t.ids for t in mine] == [t.ids for t in theirs]
+        assert [t.id for t in mine] == [t.id for t in theirs]
+    for key, value in weights(one).items():
+        torch.testing.assert_close(weights(other)[key], value, atol=2e-4, rtol=1e-3)
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request, tmp_path):
+    train(load_config("sokoban-smoke", [*TINY, *VARIANTS[request.param]]), tmp_path / "one")
+    return VARIANTS[request.param], tmp_path
+
+
+def test_two_processes_are_one(variant):
+    overrides, folder = variant
+    done = run_two(folder / "two", *overrides)
+    assert_same(folder / "one", folder / "two")
+    assert done.stderr.count("before training") == 1  # one of them talks
+    assert (folder / "two" / "report.html").is_file()
+    before = [json.loads((folder / run / "results" / "before.json").read_text()) for run in ("one", "two")]
+    assert before[0] == before[1]
+
+
+def test_resume_on_another_number_of_processes(tmp_path):
+    overrides = VARIANTS["skill_sd"]
+    train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "one")
+    train(load_config("sokoban-smoke", [*TINY, *overrides, "trainer.iterations=1"]), tmp_path / "mixed")
+    run_two(tmp_path / "mixed", "trainer.iterations=2", resume=True)
+    train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "mixed", resume=True)
+    assert_same(tmp_path / "one", tmp_path / "mixed")
+
+
+def test_one_lost_process_ends_the_run_and_loses_nothing(tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(out, "trainer.iterations=1000"), env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and latest(RunDir(out)) is None:
+            time.sleep(0.2)
+        listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+        os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
+        assert process.wait(timeout=120) != 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    found = int(latest(RunDir(out)).name.split("-")[1])
+    result = train(load_config(out / "config.toml", [f"trainer.iterations={found + 1}"]), out, resume=True)
+    assert result.iterations == found + 1
