@@ -24,6 +24,12 @@ VARIANTS = {
     "skill_sd": ["optim.minibatches=2", "skills.credit=separation"],
     "top_k": ["method=skill_sd_hindsight", "loss.estimator=top_k", "loss.anchor_weight=0.5"],
     "teacher_dynamic": ["method=teacher_dynamic", "loss.token_share=0.5"],
+    "fsdp": [
+        "method=skill_sd_frozen",
+        "trainer.fsdp=true",
+        "trainer.grad_norms_every=0",
+        "optim.max_tokens_per_device=1200",
+    ],
 }
 
 
@@ -47,7 +53,8 @@ def run_two(out, *overrides, resume=False):
 
 
 def weights(run):
-    return load_file(latest(RunDir(run)) / "model.safetensors")
+    (file,) = latest(RunDir(run)).glob("*model.safetensors")  # or adapter_model.safetensors
+    return load_file(file)
 
 
 def assert_same(one, other):
@@ -80,13 +87,53 @@ def test_two_processes_are_one(variant):
     assert before[0] == before[1]
 
 
-def test_resume_on_another_number_of_processes(tmp_path):
-    overrides = VARIANTS["skill_sd"]
+@pytest.mark.parametrize("variant", ["skill_sd", "fsdp", "adapter"])
+def test_resume_on_another_number_of_processes(tmp_path, variant):
+    adapter = ["model.lora_rank=4", *VARIANTS["fsdp"]]
+    overrides = adapter if variant == "adapter" else VARIANTS[variant]
     train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "one")
     train(load_config("sokoban-smoke", [*TINY, *overrides, "trainer.iterations=1"]), tmp_path / "mixed")
     run_two(tmp_path / "mixed", "trainer.iterations=2", resume=True)
     train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "mixed", resume=True)
     assert_same(tmp_path / "one", tmp_path / "mixed")
+
+
+SHARDED = """
+import torch, torch.distributed as dist
+from skillsd.config import ModelConfig
+from skillsd.parallel import Processes
+from skillsd.policy.loading import load_policy
+from skillsd.policy.scoring import TokenRow, score_tokens
+from skillsd.sharding import is_sharded, shard, whole
+processes = Processes()
+model = load_policy(ModelConfig(device="cpu"), train=True).model
+rows = [TokenRow([5, 6, 7], [8, 9, 10], [1, 0, 1])]
+with torch.no_grad():
+    expected = score_tokens(model, rows).logps
+total = sum(p.numel() for p in model.parameters())
+assert not is_sharded(model)
+shard(model, torch.float32)
+assert is_sharded(model)
+def mine(): return sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters())
+assert mine() < 0.6 * total, (mine(), total)
+with torch.no_grad(), whole(model):
+    assert mine() == total
+    for _ in range(1 + 3 * processes.rank):  # out of step
+        torch.testing.assert_close(score_tokens(model, rows).logps, expected)
+assert mine() < 0.6 * total
+with torch.no_grad():  # in step, a layer at a time
+    torch.testing.assert_close(score_tokens(model, rows).logps, expected)
+dist.barrier()
+print("fine", processes.rank)
+"""
+
+
+def test_weights_are_spread_and_gathered(tmp_path):
+    (tmp_path / "script.py").write_text(SHARDED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
+    words = [*launch, "--rdzv-endpoint=127.0.0.1:0", str(tmp_path / "script.py")]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("fine") == 2, done.stderr[-3000:]
 
 
 def test_one_lost_process_ends_the_run_and_loses_nothing(tmp_path):

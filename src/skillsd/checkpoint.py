@@ -12,17 +12,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from skillsd.errors import SkillSDError
 from skillsd.policy import lora
 from skillsd.run_dir import RunDir, remove, write_atomic
+from skillsd.sharding import full, is_sharded, like
 from skillsd.skills.bank import SkillBank
 from skillsd.teacher import Teacher
 
@@ -38,13 +41,31 @@ def latest(run: RunDir) -> Path | None:
     return found[-1] if found else None
 
 
+@dataclass
+class Weights:
+    """Tensors of a checkpoint; ``model`` and ``teacher`` are None where the models hold them whole themselves."""
+
+    optimizer: dict[str, Tensor]
+    model: dict[str, Tensor] | None = None
+    teacher: dict[str, Tensor] | None = None
+
+
+def collect(model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher) -> Weights:
+    """Gather what is sharded; every process has to call this, one may then :func:`save`."""
+
+    def gather(source: PreTrainedModel | None) -> dict[str, Tensor] | None:
+        return {k: full(v) for k, v in source.state_dict().items()} if source and is_sharded(source) else None
+
+    return Weights(_optimizer_tensors(optimizer), gather(model), gather(teacher.copy))
+
+
 def save(
     run: RunDir,
     state: dict[str, Any],
+    weights: Weights,
     *,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
     teacher: Teacher,
     bank: SkillBank,
     keep: int,
@@ -58,11 +79,11 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=weights.model)
         tokenizer.save_pretrained(temporary)
-        save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        save_file(weights.optimizer, temporary / "optimizer.safetensors")
         if teacher.copy is not None:
-            teacher.copy.save_pretrained(temporary / "teacher")
+            teacher.copy.save_pretrained(temporary / "teacher", state_dict=weights.teacher)
         bank.backup(temporary / "skills.sqlite")
         write_atomic(temporary / "state.json", json.dumps(state).encode())
         for path in temporary.rglob("*"):
@@ -127,23 +148,24 @@ def _load_weights(model: PreTrainedModel, path: Path) -> None:
     if lora.has_adapter(model):
         lora.restore(model, path)
         return
-    loaded = type(model).from_pretrained(path, dtype=model.dtype, use_safetensors=True)
-    model.load_state_dict(loaded.state_dict())
+    loaded = AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype, use_safetensors=True).state_dict()
+    model.load_state_dict({name: like(loaded[name], value) for name, value in model.state_dict().items()})
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{index}.{name}": value.contiguous()
+        f"{index}.{name}": full(value).contiguous()
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

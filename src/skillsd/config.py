@@ -141,6 +141,7 @@ class TrainerConfig(Section):
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     grad_norms_every: int = Field(1, ge=0, description="iterations between separate gradient norms; 0: never")
+    fsdp: bool = Field(False, description="spread weights and optimiser state over the processes (FSDP2)")
     tensorboard: bool = Field(False, description="metrics also as event files in the run's folder tensorboard/")
 
 

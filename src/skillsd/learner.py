@@ -25,6 +25,7 @@ from skillsd.objectives import (
 from skillsd.parallel import Processes
 from skillsd.policy.loading import precision
 from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_candidates
+from skillsd.sharding import full, is_sharded, whole
 from skillsd.teacher import Teacher
 from skillsd.trajectory import Trajectory
 
@@ -140,6 +141,15 @@ class Learner:
         for index in micro_batches([row.length for row in rows], self.config.optim.max_tokens_per_device):
             yield index, [rows[i] for i in index]
 
+    def _in_step(self, rows: Sequence[TokenRow], filler: TokenRow) -> Iterator[tuple[list[int], list[TokenRow]]]:
+        """Micro-batches to differentiate. Sharded weights are gathered by all processes together, so that whoever has
+        fewer of them goes through ``filler``, without effect."""
+        parts = list(self._parts(rows))
+        yield from parts
+        if is_sharded(self.model):
+            for _ in range(max(self.processes.gather([len(parts)])) - len(parts)):
+                (score_tokens(self.model, [filler], self.config.rollout.temperature).logps.sum() * 0.0).backward()
+
     def score(self, rows: Sequence[Row], teacher: Teacher) -> Scores:
         """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
         masks = [row.trajectory.action_mask for row in rows]
@@ -149,7 +159,8 @@ class Learner:
         old = sampler
         if self.spec.rollouts == "teacher":  # the ratio of GRPO stays centred on the old *student*
             old, mine = torch.zeros_like(mask), self._mine(rows, range(len(rows)))
-            old[mine] = self.logps(self.model, [rows[i].student() for i in mine], width)
+            with whole(self.model):
+                old[mine] = self.logps(self.model, [rows[i].student() for i in mine], width)
             self.processes.sum([old])
         taught = [
             i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens
@@ -160,7 +171,7 @@ class Learner:
         if taught and self.spec.distill != "none":
             mine = self._mine(rows, taught)
             views = [rows[i].teacher() for i in mine]
-            with teacher.active() as model:
+            with teacher.active() as model, whole(model):
                 if self.spec.distill == "loss" and loss.estimator == "top_k":
                     scores[mine], ids, tops = self.top(model, views, width)
                     top_ids = torch.zeros(*mask.shape, ids.shape[-1], dtype=torch.long)
@@ -215,7 +226,7 @@ class Learner:
         active = self._mine(rows, [i for i in chunk if self._has_gradient(rows[i])])
         distilled = [torch.zeros_like(p) for p in self.parameters] if split else []
         policy_loss = distill_loss = 0.0
-        for micro, students in self._parts([rows[i].student() for i in active]):
+        for micro, students in self._in_step([rows[i].student() for i in active], rows[chunk[0]].student()):
             index = [active[i] for i in micro]
             reward_part, distill_part = self._losses(rows, students, scores, index, tokens, diagnostics)
             if split:
@@ -234,10 +245,11 @@ class Learner:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.processes.sum([*(p.grad for p in self.parameters if p.grad is not None), *distilled])
+        if not is_sharded(self.model):  # else the backward pass has done so
+            self.processes.sum([*(p.grad for p in self.parameters if p.grad is not None), *distilled])
         if split:
             metrics |= self._combine(distilled)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm))
+        norm = float(full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm)))
         metrics["grad_norm"] = norm
         if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
             metrics |= {"grad_norm_policy": 0.0, "grad_norm_distill": norm} if weight else {"grad_norm_policy": norm}
@@ -317,7 +329,7 @@ class Learner:
             return {}
         metrics = {"loss_anchor": 0.0, "loss_view_reward": 0.0}
         taught = self._mine(rows, [i for i in chunk if scores.teacher_mask[i].any()])
-        for micro, views in self._parts([rows[i].teacher() for i in taught]):
+        for micro, views in self._in_step([rows[i].teacher() for i in taught], rows[chunk[0]].student()):
             index = [taught[i] for i in micro]
             ids = first = None
             if self.first is not None:

@@ -27,6 +27,7 @@ from skillsd.policy.loading import load_policy, precision
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
+from skillsd.sharding import shard, whole
 from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.retrieval import separation
@@ -74,6 +75,7 @@ class Trainer:
         self.policy = load_policy(config.model, train=True)
         self.model, self.chat = self.policy.model, self.policy.chat
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
+        self.shard()
         self.learner = Learner(self.model, config, self.processes)
         self.alarm = CollapseAlarm()
         self.by_id = {task.id: task for task in self.tasks}
@@ -256,8 +258,19 @@ class Trainer:
     def acting(self, teacher: bool) -> Iterator[PreTrainedModel]:
         """The student, or the teacher, for a while of generating."""
         who = self.teacher.active() if teacher else nullcontext(self.model)
-        with who as model, precision(self.config.model, model):
+        with who as model, whole(model), precision(self.config.model, model):
             yield model
+
+    def shard(self) -> None:
+        """Spread the weights over the processes, if that is asked for and there are several."""
+        settings = self.config.trainer
+        if not settings.fsdp or self.processes.size == 1:
+            return
+        if settings.grad_norms_every:
+            raise UsageError("trainer.fsdp has no separate gradient norms: set trainer.grad_norms_every=0")
+        for model in (self.model, self.teacher.copy):
+            if model is not None:
+                shard(model, getattr(torch, self.config.model.dtype))
 
     def evaluate(
         self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
@@ -327,15 +340,16 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint; keep it apart if it is the best so far."""
         self.saved = self.iteration
+        weights = checkpoint.collect(self.model, self.learner.optimizer, self.teacher)
         if not self.processes.main:
             return
         pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
             {"iteration": self.iteration, "alarm": self.alarm.state(), "pending": pending},
+            weights,
             model=self.model,
             tokenizer=self.policy.tokenizer,
-            optimizer=self.learner.optimizer,
             teacher=self.teacher,
             bank=self.bank,
             keep=self.config.trainer.keep_checkpoints,

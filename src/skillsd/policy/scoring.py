@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -59,12 +59,15 @@ def score_tokens(
     if candidates is not None:
         flat = [row[:count] for row, count in zip(candidates, places.counts, strict=True)]
         wanted = torch.cat([wanted, torch.cat(flat).to(wanted.device)], 1)
-    pieces = [
-        checkpoint(_select, places.head, places.states[i : i + chunk], wanted[i : i + chunk], temperature,
-                   use_reentrant=False)
-        for i in range(0, len(wanted), chunk)
-    ]  # fmt: skip
-    found = torch.cat(pieces) if pieces else places.states.new_zeros(0, wanted.shape[1], dtype=torch.float32)
+
+    def select(head: Head, states: Tensor) -> Tensor:
+        pieces = [
+            checkpoint(_select, head, states[i : i + chunk], wanted[i : i + chunk], temperature, use_reentrant=False)
+            for i in range(0, len(wanted), chunk)
+        ]
+        return torch.cat(pieces) if pieces else states.new_zeros(0, wanted.shape[1], dtype=torch.float32)
+
+    found = _run(model, places, select)
     logps = pad_sequence(list(found[:, 0].split(places.counts)), batch_first=True)
     top = None if candidates is None else pad_sequence(list(found[:, 1:].split(places.counts)), batch_first=True)
     return Scored(logps, _mask(places), top)
@@ -80,12 +83,17 @@ def top_candidates(
     """
     places, chunk = _places(model, rows), chunk or _chunk(model)
     logps, tops, ids = [], [], []
-    for i in range(0, len(places.targets), chunk):
-        everything = torch.log_softmax(_logits(places.head, places.states[i : i + chunk]) / temperature, -1)
-        top = everything.topk(min(k, everything.shape[-1]))
-        tops.append(top.values)
-        ids.append(top.indices)
-        logps.append(everything.gather(1, places.targets[i : i + chunk].unsqueeze(1)).squeeze(1))
+
+    def select(head: Head, states: Tensor) -> Tensor:
+        for i in range(0, len(places.targets), chunk):
+            everything = torch.log_softmax(head(states[i : i + chunk]).float() / temperature, -1)
+            top = everything.topk(min(k, everything.shape[-1]))
+            tops.append(top.values)
+            ids.append(top.indices)
+            logps.append(everything.gather(1, places.targets[i : i + chunk].unsqueeze(1)).squeeze(1))
+        return states
+
+    _run(model, places, select)
 
     def unflatten(pieces: list[Tensor]) -> Tensor:
         return pad_sequence(list(torch.cat(pieces).split(places.counts)), batch_first=True)
@@ -93,11 +101,16 @@ def top_candidates(
     return Scored(unflatten(logps), _mask(places), unflatten(tops)), unflatten(ids)
 
 
-class _Places(NamedTuple):
-    """All action tokens of a batch: ``states`` [n, hidden] (or logits, if ``head`` is None) before each of them."""
+#: From hidden states [n, hidden] to logits [n, vocabulary].
+Head = Callable[[Tensor], Tensor]
 
-    states: Tensor
-    head: nn.Module | None
+
+class _Places(NamedTuple):
+    """A padded batch and where its action tokens are: row and column of each, and the tokens themselves."""
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    columns: Tensor
     targets: Tensor
     counts: list[int]
 
@@ -119,52 +132,72 @@ def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
         batch_index += [i] * len(actions)
         places += actions
     rows_at, at = torch.tensor(batch_index, dtype=torch.long), torch.tensor(places, dtype=torch.long)
-    targets = ids[rows_at, at].to(device)
-    inputs = {"input_ids": ids.to(device), "attention_mask": attention.to(device), "use_cache": False}
-    head = model.get_output_embeddings() if _headless(model) else None
-    output = model.base_model(**inputs).last_hidden_state if head is not None else model(**inputs).logits
-    return _Places(output[rows_at.to(device), at.to(device) - 1], head, targets, counts)
+    inputs = {"input_ids": ids.to(device), "attention_mask": attention.to(device)}
+    return _Places(inputs, rows_at.to(device), at.to(device), ids[rows_at, at].to(device), counts)
+
+
+def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor], Tensor]) -> Tensor:
+    """What ``select`` makes of the model's head and the states [n, hidden] that predict the action tokens.
+
+    It is called in the head's place, inside the model's own forward pass, so that whatever wraps that (sharding,
+    hooks) is respected. A model that does more to its logits than its head does hands over finished logits.
+    """
+    before = places.columns - 1
+    head = model.get_output_embeddings()
+    if head is None or not ends_with_its_head(model):
+        logits = model(**places.inputs, use_cache=False).logits
+        return select(lambda states: states, logits[places.rows, before])
+    plain, patched = head.forward, vars(head).get("forward")
+
+    def instead(states: Tensor) -> Tensor:
+        return select(plain, states[places.rows, before])
+
+    head.forward = instead
+    try:
+        found: Tensor = model(**places.inputs, use_cache=False).logits
+    finally:
+        del head.forward
+        if patched is not None:
+            head.forward = patched
+    return found
+
+
+def _mask(places: _Places) -> Tensor:
+    device = places.targets.device
+    return pad_sequence([torch.ones(n, device=device) for n in places.counts], batch_first=True)
 
 
 def _chunk(model: PreTrainedModel) -> int:
     return max(1, MAX_LOGITS // int(model.config.get_text_config().vocab_size))
 
 
-def _mask(places: _Places) -> Tensor:
-    device = places.states.device
-    return pad_sequence([torch.ones(n, device=device) for n in places.counts], batch_first=True)
-
-
-def _logits(head: nn.Module | None, states: Tensor) -> Tensor:
-    return (states if head is None else head(states)).float()
-
-
-def _select(head: nn.Module | None, states: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+def _select(head: Head, states: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """Log-probs of ``wanted`` [n, m] at each place."""
-    logits = _logits(head, states)
+    logits = head(states).float()
     if temperature != 1.0:  # a copy saved
         logits = logits / temperature
     return logits.gather(1, wanted) - logits.logsumexp(-1, keepdim=True)
 
 
-_HEADLESS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+_ENDS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
-def _headless(model: PreTrainedModel) -> bool:
-    """Whether logits are just head(backbone(x)): true for most models, not where logits are scaled or capped."""
-    if model not in _HEADLESS:
-        with torch.no_grad():
-            ids = torch.arange(8, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
-            head = model.get_output_embeddings()
-            base = model.base_model
-            same = False
-            if head is not None and base is not model:
-                hidden = getattr(base(input_ids=ids, use_cache=False), "last_hidden_state", None)
-                same = hidden is not None and torch.allclose(
-                    head(hidden).float(), model(input_ids=ids, use_cache=False).logits.float(), atol=1e-4, rtol=1e-3
-                )
-        _HEADLESS[model] = same
-    return _HEADLESS[model]
+def ends_with_its_head(model: PreTrainedModel) -> bool:
+    """Whether logits are just what the head gives: true for most models, not where they are scaled or capped.
+
+    Found out by a forward pass, once for each model.
+    """
+    if model not in _ENDS:
+        made: list[Tensor] = []
+        hook = model.get_output_embeddings().register_forward_hook(lambda module, given, output: made.append(output))
+        try:
+            with torch.no_grad():
+                ids = torch.arange(8, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
+                logits = model(input_ids=ids, use_cache=False).logits
+        finally:
+            hook.remove()
+        _ENDS[model] = len(made) == 1 and made[0].shape == logits.shape and bool(torch.equal(made[0], logits))
+    return _ENDS[model]
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
