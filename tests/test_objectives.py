@@ -15,6 +15,7 @@ from skillsd.objectives import (
     grpo_loss,
     token_weights,
     top_k_distillation_loss,
+    truncated_importance,
 )
 
 V = 5
@@ -313,3 +314,29 @@ def test_opd_advantages_are_minus_the_log_ratio():
 def test_unknown_estimator_is_named():
     with pytest.raises(ValueError, match=r"k9.*iw_k3"):
         distillation_loss(*(torch.zeros(1, 1),) * 4, "k9")
+
+
+def test_truncated_importance_makes_a_foreign_samplers_gradient_the_old_policys():
+    """Enumerated: E_mu[min(pi_old / mu, cap) d(r A)] is E_pi_old[d(r A)] where the cap does not act, and bounded."""
+    torch.manual_seed(3)
+    theta = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    old = torch.log_softmax(theta.detach(), 0)
+    sampler = torch.log_softmax(theta.detach() + 0.1 * torch.randn(6), 0)
+    advantages, mask = torch.randn(6), torch.ones(1, 1)
+
+    def expected(measure, weigh, cap=100.0):
+        total = torch.zeros(())
+        for token in range(6):
+            logp = torch.log_softmax(theta, 0)[token].view(1, 1)
+            weights = (
+                truncated_importance(old[token].view(1, 1), sampler[token].view(1, 1), mask, cap) if weigh else None
+            )
+            loss = grpo_loss(logp, old[token].view(1, 1), advantages[token : token + 1], mask, weights=weights)
+            total = total + measure[token].exp() * loss
+        return torch.autograd.grad(total, theta)[0]
+
+    exact = expected(old, weigh=False)
+    torch.testing.assert_close(expected(sampler, weigh=True), exact, atol=1e-6, rtol=1e-5)
+    assert (expected(sampler, weigh=False) - exact).abs().max() > 1e-3
+    capped = truncated_importance(torch.zeros(1, 3), torch.tensor([[-5.0, 1.0, -9.0]]), torch.tensor([[1, 1, 0]]), 2.0)
+    torch.testing.assert_close(capped, torch.tensor([[2.0, math.exp(-1), 1.0]]))

@@ -469,10 +469,10 @@ def test_tensorboard_holds_every_number_once_also_after_a_crash(tmp_path, monkey
 
     out, save = tmp_path / "run", checkpoint.save
 
-    def crash(run, state, **named):
-        if state["iteration"] == 2:
+    def crash(*arguments, **keywords):
+        if arguments[1]["iteration"] == 2:
             raise SkillSDError("after the line, before the checkpoint")
-        return save(run, state, **named)
+        return save(*arguments, **keywords)
 
     settings = config("trainer.tensorboard=true")
     monkeypatch.setattr(checkpoint, "save", crash)

@@ -60,6 +60,17 @@ class RolloutConfig(Section):
     max_tokens: int = Field(28672, ge=8, description="prompt and completion together (paper: 8192 + 20480)")
     max_turns: int | None = Field(None, ge=1, description="turns an episode may take; default: the task set's own")
     batch_size: int = Field(128, ge=1, description="episodes in flight")
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="what generates")
+
+
+class VLLMConfig(Section):
+    """The server of ``rollout.engine`` = vllm (docs/vllm.md); it is started, fed and stopped by the run."""
+
+    python: str = Field("python", description="interpreter of the environment that vLLM is installed in")
+    args: list[str] = Field([], description="further arguments of the server")
+    cuda_visible_devices: str | None = Field(None, description="GPUs of the server; default: those of the run")
+    startup_timeout: float = Field(900.0, gt=0, description="seconds until it must be healthy")
+    request_timeout: float = Field(600.0, gt=0, description="seconds for one turn of one episode")
 
 
 class TeacherConfig(Section):
@@ -100,6 +111,7 @@ class LossConfig(Section):
     anchor_weight: float = Field(0.0, ge=0, description="KL of the teacher's view to that of the first weights")
     view_reward_weight: float = Field(0.0, ge=0, description="GRPO on the teacher's view too")
     advantage_eps: float = Field(1e-8, gt=0)
+    tis_cap: float = Field(2.0, ge=1, description="cap of the importance weight where sampler and trainer disagree")
 
     def weight_at(self, iteration: int) -> float:
         """Lambda in ``iteration`` (from 1)."""
@@ -162,6 +174,7 @@ class Config(Section):
     env: EnvConfig = EnvConfig()
     model: ModelConfig = ModelConfig()
     rollout: RolloutConfig = RolloutConfig()
+    vllm: VLLMConfig = VLLMConfig()
     teacher: TeacherConfig = TeacherConfig()
     skills: SkillsConfig = SkillsConfig()
     loss: LossConfig = LossConfig()

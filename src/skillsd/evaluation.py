@@ -17,6 +17,7 @@ from skillsd.envs.base import HasReference, Task, TaskSet
 from skillsd.errors import UsageError
 from skillsd.parallel import Processes
 from skillsd.policy.chat import ChatFormat
+from skillsd.policy.engines.base import Engine
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import Policy, load_policy
 from skillsd.rollout import Job, rollout
@@ -138,12 +139,13 @@ def evaluate_model(
     samples: int = 1,
     with_reference: bool = False,
     processes: Processes | None = None,
+    engine: Engine | None = None,
     on_turn: Callable[[int, int], None] | None = None,
 ) -> EvalResult:
     """Evaluate under the plain prompt: greedy for one sample a task, else at the training temperature.
 
-    ``processes`` share the episodes; all get the result. ``with_reference`` puts the task's reference skill into the
-    prompt: the strength of the model as a teacher.
+    ``processes`` share the episodes; all get the result. ``engine`` plays in place of ``model``. ``with_reference``
+    puts the task's reference skill into the prompt: the strength of the model as a teacher.
     """
     tasks = list(taskset.tasks(split))[:limit]
     skills = [
@@ -156,7 +158,7 @@ def evaluate_model(
     ]
     mine = processes.share(jobs) if processes else jobs
     temperature = 0.0 if samples == 1 else config.rollout.temperature
-    trajectories = play(model, chat, taskset, config, mine, temperature, on_turn=on_turn)
+    trajectories = play(model, chat, taskset, config, mine, temperature, engine=engine, on_turn=on_turn)
     return summarize(split, tasks, processes.gather(trajectories) if processes else trajectories, samples)
 
 
@@ -168,12 +170,13 @@ def play(
     jobs: Sequence[Job],
     temperature: float,
     *,
+    engine: Engine | None = None,
     on_turn: Callable[[int, int], None] | None = None,
 ) -> list[Trajectory]:
     """Play ``jobs`` outside training, under ``config``'s limits; ``temperature`` 0 is greedy."""
-    engine = TransformersEngine(model, chat, temperature=temperature, max_new_tokens=config.rollout.max_new_tokens)
+    limit = config.rollout.max_new_tokens
     return rollout(
-        engine,
+        engine or TransformersEngine(model, chat, temperature=temperature, max_new_tokens=limit),
         chat,
         taskset,
         jobs,

@@ -21,6 +21,7 @@ from skillsd.objectives import (
     grpo_loss,
     token_weights,
     top_k_distillation_loss,
+    truncated_importance,
 )
 from skillsd.parallel import Processes
 from skillsd.policy.loading import precision
@@ -66,6 +67,15 @@ class Scores:
     #: Ids and the teacher's log-probs of its likeliest tokens, [N, T, k], for the estimator "top_k" alone.
     top_ids: Tensor | None = None
     top_teacher: Tensor | None = None
+    #: What corrects for an engine that samples from not quite the old policy; None where it does exactly that.
+    importance: Tensor | None = None
+
+    def sampler_gap(self) -> dict[str, float]:
+        """By how much engine and trainer disagree on the log-probs of what was sampled (nats)."""
+        if self.importance is None:
+            return {}
+        gap = (self.old - self.sampler).abs()[self.mask.bool()]
+        return {"sampler_gap": float(gap.mean()), "sampler_gap_max": float(gap.max())} if gap.numel() else {}
 
     def favours(self, index: Sequence[int]) -> list[float]:
         """Mean log-prob of each row's tokens under the teacher less that under the student; 0 without a teacher."""
@@ -156,12 +166,15 @@ class Learner:
         width = max((sum(mask) for mask in masks), default=0)
         sampler = padded([action_values(r.trajectory.logps, m) for r, m in zip(rows, masks, strict=True)], width)
         mask = padded([[1.0] * sum(m) for m in masks], width)
-        old = sampler
-        if self.spec.rollouts == "teacher":  # the ratio of GRPO stays centred on the old *student*
+        old, importance = sampler, None
+        # GRPO's ratio stays centred on the old *student*, also where the teacher sampled, or an inexact engine.
+        if self.spec.rollouts == "teacher" or self.config.rollout.engine == "vllm":
             old, mine = torch.zeros_like(mask), self._mine(rows, range(len(rows)))
             with whole(self.model):
                 old[mine] = self.logps(self.model, [rows[i].student() for i in mine], width)
             self.processes.sum([old])
+            if self.spec.rollouts == "student":
+                importance = truncated_importance(old, sampler, mask, self.config.loss.tis_cap)
         taught = [
             i for i, row in enumerate(rows) if row.teacher_prompt_ids is not None and row.trajectory.action_tokens
         ]
@@ -191,7 +204,7 @@ class Learner:
             token_share=loss.token_share,
             positive_only=loss.positive_only,
         )
-        return Scores(mask, sampler, old, scores, teacher_mask, weights, top_ids, top_teacher)
+        return Scores(mask, sampler, old, scores, teacher_mask, weights, top_ids, top_teacher, importance)
 
     def update(self, rows: Sequence[Row], scores: Scores, iteration: int) -> dict[str, float]:
         """One pass over the batch in ``optim.minibatches`` optimiser steps. Returns metrics.
@@ -213,7 +226,7 @@ class Learner:
         everyone = Diagnostics()
         for part in self.processes.gather([diagnostics]):
             everyone.merge(part)
-        return {**total, **everyone.summary(), "lr": self.optimizer.param_groups[0]["lr"]}
+        return {**total, **scores.sampler_gap(), **everyone.summary(), "lr": self.optimizer.param_groups[0]["lr"]}
 
     def _step(
         self, rows: Sequence[Row], scores: Scores, chunk: list[int], iteration: int, diagnostics: Diagnostics
@@ -302,7 +315,10 @@ class Learner:
         else:
             advantages = torch.tensor([rows[i].advantage for i in index], device=logp.device)
         loss = self.config.loss
-        reward_part = grpo_loss(logp, old, advantages, mask, loss.clip_low, loss.clip_high, normalizer=tokens)
+        importance = None if scores.importance is None else take(scores.importance)
+        reward_part = grpo_loss(
+            logp, old, advantages, mask, loss.clip_low, loss.clip_high, weights=importance, normalizer=tokens
+        )
         if not self.spec.reward and self.spec.distill != "advantage":
             reward_part = reward_part * 0.0
         distill_part = logp.sum() * 0.0

@@ -43,16 +43,28 @@ def grpo_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     *,
+    weights: Tensor | None = None,
     normalizer: float | None = None,
 ) -> Tensor:
     """``-mean(min(r A, clip(r, 1 - clip_low, 1 + clip_high) A))``, r = pi_theta / sg(pi_old); a scalar.
 
-    ``advantages`` is [B], or [B, T] for advantages of single tokens.
+    ``advantages`` is [B], or [B, T] for advantages of single tokens. ``weights`` [B, T] multiply the tokens: see
+    :func:`truncated_importance`.
     """
     advantages = advantages.float() if advantages.dim() == 2 else advantages.float().unsqueeze(1)
     ratio = _masked(logp - old_logp.detach(), mask).clamp(max=MAX_LOG_RHO).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    return _token_mean(-torch.minimum(ratio * advantages, clipped * advantages), mask, normalizer)
+    value = -torch.minimum(ratio * advantages, clipped * advantages)
+    return _token_mean(value if weights is None else value * weights, mask, normalizer)
+
+
+def truncated_importance(old_logp: Tensor, sampler_logp: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """min(pi_old / mu, ``cap``) of each token, [B, T], detached, 1 where masked.
+
+    Engines disagree with the trainer on log-probs (kernels, precision), so samples of an engine are not quite the old
+    policy's; the weight corrects for it, and the cap bounds its variance (truncated importance sampling).
+    """
+    return _masked(old_logp - sampler_logp, mask).clamp(max=math.log(cap)).exp().detach()
 
 
 def distillation_loss(

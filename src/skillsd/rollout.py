@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,24 +88,45 @@ def rollout(
 
     An environment that raises, answers with the wrong type, or takes longer than ``turn_timeout`` seconds a call
     or ``episode_timeout`` in all loses its episode, which is reported in ``dropped``; the others go on.
-    ``on_turn`` is told (episodes over, episodes in all).
+    ``on_turn`` is told (episodes over, episodes in all). With an engine that needs no lockstep every episode goes on at
+    its own pace, so that a slow environment holds up nobody else.
     """
-    finished: list[_Episode] = []
-    for start in range(0, len(jobs), batch_size):
-        part = jobs[start : start + batch_size]
+    stop = threading.Event()
+
+    def play(start: int, part: Sequence[Job], tell: Callable[[int], None]) -> list[_Episode]:
         live = _open(taskset, chat, part, start, iteration, turn_timeout, max_tokens)
         everyone = list(live)
-        while live := [e for e in live if not e.over]:
+        while (live := [e for e in live if not e.over]) and not stop.is_set():
             requests = [Request(e.number, e.trajectory.ids, e.rng) for e in live if e.trajectory is not None]
             generations = engine.generate(requests)
             _advance(live, generations, chat, turn_timeout)
             for episode in live:
                 _limits(episode, max_turns, max_tokens, episode_timeout)
             engine.release([e.number for e in live if e.over])
-            if on_turn:
-                on_turn(start + sum(e.over for e in everyone), len(jobs))
-        finished += everyone
+            tell(sum(e.over for e in everyone))
         _close(everyone, turn_timeout)
+        return everyone
+
+    def tell(over: int) -> None:
+        if on_turn:
+            on_turn(over, len(jobs))
+
+    finished: list[_Episode] = []
+    if engine.lockstep:
+        for start in range(0, len(jobs), batch_size):
+            part = jobs[start : start + batch_size]
+            finished += play(start, part, lambda over, start=start: tell(start + over))  # type: ignore[misc]
+    else:
+        pool = ThreadPoolExecutor(batch_size, thread_name_prefix="skillsd-episode")
+        try:
+            futures = [pool.submit(play, i, [job], lambda over: None) for i, job in enumerate(jobs)]
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                tell(done)
+            finished = [future.result()[0] for future in futures]
+        finally:  # also when one of them failed, or ctrl-C: the others stop at their next turn
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
     good = [e.trajectory for e in finished if e.failure is None and e.trajectory is not None]
     return RolloutBatch(good, [Dropped(e.job, e.failure) for e in finished if e.failure is not None])
 

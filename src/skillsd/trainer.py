@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from skillsd import checkpoint
+from skillsd.acting import Actors
 from skillsd.alarm import CollapseAlarm
 from skillsd.config import Config
 from skillsd.envs import make_taskset
@@ -22,12 +22,11 @@ from skillsd.evaluation import EvalResult, evaluate_model
 from skillsd.learner import Learner, Row, Scores, assign_advantages
 from skillsd.metrics import peak_memory, rollout_metrics
 from skillsd.parallel import Processes
-from skillsd.policy.engines.transformers import TransformersEngine
-from skillsd.policy.loading import load_policy, precision
+from skillsd.policy.loading import load_policy
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
-from skillsd.sharding import shard, whole
+from skillsd.sharding import shard
 from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.retrieval import separation
@@ -58,6 +57,8 @@ class Trainer:
     saved: int = 0
     stop: bool = False
     board: TensorBoard | None = None
+    #: Updates that the present weights have seen.
+    version: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class Trainer:
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
         self.shard()
         self.learner = Learner(self.model, config, self.processes)
+        self.actors = Actors(config, self.policy, self.teacher, self.processes, self.run.path)
         self.alarm = CollapseAlarm()
         self.by_id = {task.id: task for task in self.tasks}
 
@@ -102,6 +104,7 @@ class Trainer:
             scores = self.learner.score(rows, self.teacher)
         with self.phase("update"):
             losses = self.learner.update(rows, scores, self.iteration)
+            self.version = self.iteration
         with self.phase("summarize"):
             known = self.processes.from_main(lambda: self.remember(hints, rows, scores))
         return {
@@ -150,10 +153,7 @@ class Trainer:
             for sample in range(config.group_size):
                 seed = derive_seed(self.config.seed, "rollout", self.iteration, task.id, sample)
                 jobs.append(Job(task, sample, seed, hint.skill if hint else None, hint.id if hint else None))
-        with self.acting(self.spec.rollouts == "teacher") as model:
-            engine = TransformersEngine(
-                model, self.chat, temperature=config.temperature, max_new_tokens=config.max_new_tokens
-            )
+        with self.actors.engine(self.version, config.temperature, teacher=self.spec.rollouts == "teacher") as engine:
             own = rollout(
                 engine,
                 self.chat,
@@ -254,13 +254,6 @@ class Trainer:
         yield
         self.seconds[name] = time.perf_counter() - started
 
-    @contextmanager
-    def acting(self, teacher: bool) -> Iterator[PreTrainedModel]:
-        """The student, or the teacher, for a while of generating."""
-        who = self.teacher.active() if teacher else nullcontext(self.model)
-        with who as model, whole(model), precision(self.config.model, model):
-            yield model
-
     def shard(self) -> None:
         """Spread the weights over the processes, if that is asked for and there are several."""
         settings = self.config.trainer
@@ -276,9 +269,9 @@ class Trainer:
         self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
     ) -> EvalResult:
         """Greedy evaluation of the student (or the ``teacher``) on a split."""
-        with self.acting(teacher) as model:
+        with self.actors.engine(self.version, 0.0, teacher=teacher) as engine:
             return evaluate_model(
-                model,
+                self.model,
                 self.chat,
                 self.taskset,
                 self.config,
@@ -286,6 +279,7 @@ class Trainer:
                 limit=limit,
                 with_reference=with_reference,
                 processes=self.processes,
+                engine=engine,
                 on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
             )
 
@@ -309,7 +303,7 @@ class Trainer:
         state: dict[str, Any] = {}
         if resume is not None:
             state = checkpoint.load(resume, model=self.model, optimizer=self.learner.optimizer, teacher=self.teacher)
-            self.iteration = self.saved = state["iteration"]
+            self.iteration = self.saved = self.version = state["iteration"]
             self.alarm = CollapseAlarm(**state["alarm"])
         if not self.processes.main:
             return
@@ -330,6 +324,7 @@ class Trainer:
 
     def close(self) -> None:
         """Whatever is still being summarised is in the last checkpoint's list, for ``resume``."""
+        self.actors.close()
         if not self.processes.main:
             return
         self.queue.close(drain=False)

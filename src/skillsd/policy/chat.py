@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from transformers import PreTrainedTokenizerBase
 
 from skillsd.errors import SkillSDError
@@ -19,6 +21,7 @@ class ChatFormat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._lock = threading.Lock()  # a fast tokenizer may not be used by two threads at once
         if not tokenizer.chat_template:
             raise SkillSDError("the tokenizer has no chat template: set tokenizer.chat_template and save it again")
         opening = self._render([("user", _FIRST)], generate=True)
@@ -62,14 +65,16 @@ class ChatFormat:
 
     def decode(self, ids: list[int]) -> str:
         """For people and environments; special tokens are left out."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        with self._lock:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _encode(self, text: str, special: bool = False) -> list[int]:
         """Ids of one piece. In what a user, environment or skill wrote, control tokens are ordinary text."""
         if not text:
             return []
         clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates cannot be encoded
-        return list(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=not special).input_ids)
+        with self._lock:
+            return list(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=not special).input_ids)
 
     def _render(self, messages: list[tuple[str, str]], *, generate: bool) -> str:
         try:

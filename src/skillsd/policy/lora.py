@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from skillsd.config import ModelConfig
@@ -47,6 +48,18 @@ def switched_off(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         yield model
     finally:
         model.enable_adapters()
+
+
+def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The parameters of ``model``, its adapters added in, under the names of a model without; nothing is shared."""
+    found = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False) if "lora_" not in n}
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            weight = found.pop(f"{name}.base_layer.weight")
+            found[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
+            if (bias := found.pop(f"{name}.base_layer.bias", None)) is not None:
+                found[f"{name}.bias"] = bias
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}
 
 
 def is_adapter(folder: str) -> bool:

@@ -32,6 +32,9 @@ class Generation:
 class Engine(Protocol):
     """Generates for many episodes at once. Weights may change between rollouts, never within one."""
 
+    #: Whether every live episode must be among the requests of a call. If not, calls may come from many threads.
+    lockstep: bool
+
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """One turn for each request, in order."""
         ...

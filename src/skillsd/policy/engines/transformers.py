@@ -66,6 +66,8 @@ class TransformersEngine:
     """``temperature`` 0 is greedy (log-probs are then those at temperature 1). One engine serves one rollout:
     it must not outlive a change of the weights."""
 
+    lockstep = True
+
     def __init__(
         self, model: PreTrainedModel, chat: ChatFormat, *, temperature: float = 1.0, max_new_tokens: int = 512
     ) -> None:

@@ -1,0 +1,74 @@
+"""What generates: the transformers engine in this process, or a vLLM server that is kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from skillsd.config import Config
+from skillsd.parallel import Processes
+from skillsd.policy.engines.base import Engine
+from skillsd.policy.engines.transformers import TransformersEngine
+from skillsd.policy.engines.vllm import VLLMClient, VLLMEngine, VLLMServer
+from skillsd.policy.loading import Policy, precision
+from skillsd.policy.lora import plain_weights
+from skillsd.sharding import whole
+from skillsd.teacher import Teacher
+
+
+@dataclass
+class Actors:
+    """The student and its teacher as players. ``folder`` has the server's log and what it reads."""
+
+    config: Config
+    policy: Policy
+    teacher: Teacher
+    processes: Processes
+    folder: Path
+    server: VLLMClient | None = None
+    #: Updates behind the weights that the server has.
+    served: int | None = None
+
+    @contextmanager
+    def engine(self, version: int, temperature: float, *, teacher: bool = False) -> Iterator[Engine]:
+        """An engine for the student (or its ``teacher``) after ``version`` updates, inside this context.
+
+        A teacher with weights of its own never goes to the server, which has the student's.
+        """
+        limit, chat = self.config.rollout.max_new_tokens, self.policy.chat
+        if self.config.rollout.engine == "vllm" and (not teacher or self.teacher.kind == "dynamic"):
+            yield VLLMEngine(self._server(version), chat, temperature=temperature, max_new_tokens=limit)
+            return
+        who = self.teacher.active() if teacher else nullcontext(self.policy.model)
+        with who as model, whole(model), precision(self.config.model, model):
+            yield TransformersEngine(model, chat, temperature=temperature, max_new_tokens=limit)
+
+    def close(self) -> None:
+        """Stop the server, if there is one."""
+        if self.server:
+            self.server.close()
+
+    def _server(self, version: int) -> VLLMClient:
+        """The server, with the student's present weights; it is started when first needed."""
+        if self.server is None or self.served != version:
+            with whole(self.policy.model):
+                weights = plain_weights(self.policy.model)
+            if self.server is None:
+                self.server = self._open(weights)
+            elif isinstance(self.server, VLLMServer):
+                self.server.load(weights)
+            self.served = self.processes.from_main(lambda: version)  # nobody goes on before it is done
+        return self.server
+
+    def _open(self, weights: dict[str, Tensor]) -> VLLMClient:
+        """Start the one server of the run: the main process has it, the others are told where it is."""
+        settings, rollouts = self.config.vllm, self.config.rollout
+        own = None
+        if self.processes.main:
+            own = VLLMServer(settings, rollouts, self.policy, weights, self.config.model.dtype, self.folder)
+        url, key = self.processes.from_main(lambda: (own.url, own.key) if own else ("", ""))
+        return own or VLLMClient(settings, url, key, rollouts.batch_size)

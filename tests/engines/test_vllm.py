@@ -1,0 +1,204 @@
+"""Rollouts by a real vLLM server: the same ids and log-probs as ours, new weights in place, and trouble."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from skillsd import SkillSDError, load_config, train
+from skillsd.acting import Actors
+from skillsd.checkpoint import latest
+from skillsd.envs.base import Score, Step, Task
+from skillsd.parallel import Processes
+from skillsd.policy.engines.base import Request
+from skillsd.policy.engines.vllm import VLLMServer
+from skillsd.policy.loading import load_policy
+from skillsd.policy.scoring import TokenRow, score_tokens
+from skillsd.rollout import Job, rollout
+from skillsd.run_dir import RunDir
+from skillsd.teacher import Teacher
+
+TINY = [
+    "env.train_tasks=3", "rollout.tasks_per_iteration=3", "rollout.group_size=3", "rollout.max_turns=6", "eval.tasks=4",
+    "eval.panel_every=0", "trainer.iterations=2", "rollout.engine=vllm", "model.device=cpu",
+    'vllm.args=["--enforce-eager", "--block-size", "32"]',
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small():
+    """For the server's environment."""
+    before = {name: os.environ.get(name) for name in ("VLLM_CPU_KVCACHE_SPACE", "OMP_NUM_THREADS")}
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def settings(python, *overrides):
+    return load_config("sokoban-smoke", [*TINY, f"vllm.python={python}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def actors(vllm_python, tmp_path_factory):
+    config = settings(vllm_python, "model.lora_rank=4")
+    policy = load_policy(config.model, train=True)
+    made = Actors(config, policy, Teacher("dynamic", policy.model), Processes(), tmp_path_factory.mktemp("server"))
+    yield made
+    made.close()
+
+
+def sample(actors, version, prompt, count=6, temperature=1.0):
+    with actors.engine(version, temperature) as engine:
+        requests = [Request(i, prompt, np.random.default_rng(i)) for i in range(count)]
+        return engine.generate(requests)
+
+
+def disagreement(actors, prompt, generations):
+    rows = [TokenRow(prompt, g.ids, [1] * len(g.ids)) for g in generations]
+    with torch.no_grad():
+        scored = score_tokens(actors.policy.model, rows, actors.config.rollout.temperature)
+    return max(
+        abs(ours - theirs)
+        for g, row in zip(generations, scored.logps.tolist(), strict=True)
+        for ours, theirs in zip(row, g.logps, strict=False)
+    )
+
+
+def test_ids_log_probs_and_new_weights(actors):
+    """Also with an adapter: the server gets the weights with it added in."""
+    prompt = actors.policy.chat.prompt("Where to? " * 60)
+    first = sample(actors, 0, prompt)
+    assert disagreement(actors, prompt, first) < 1e-4
+    assert [g.ids for g in first] == [g.ids for g in sample(actors, 0, prompt)]
+    assert len({tuple(g.ids) for g in first}) > 1
+    assert all(g.ended == (g.ids[-1] in actors.policy.chat.stop_ids) for g in first)
+    noise = torch.Generator().manual_seed(0)
+    for parameter in actors.policy.model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=noise)
+    assert disagreement(actors, prompt, first) > 0.05
+    process = actors.server.process.pid
+    assert disagreement(actors, prompt, sample(actors, 1, prompt)) < 1e-4
+    assert actors.server.process.pid == process
+    greedy = sample(actors, 1, prompt, temperature=0.0)
+    assert len({tuple(g.ids) for g in greedy}) == 1
+
+
+def test_the_prefix_cache_is_used_across_turns_and_the_group(actors):
+    def hits():
+        lines = actors.server.client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:prefix_cache_hits_total"))
+
+    prompt = actors.policy.chat.prompt("A long prompt that a whole group has in common. " * 10)
+    before = hits()
+    turns = sample(actors, 1, prompt)
+    in_group = hits()
+    assert in_group - before >= 5 * 32
+    longer = prompt + turns[0].ids + actors.policy.chat.followup("and then? " * 10, turns[0].ended)
+    sample(actors, 1, longer, count=1)
+    assert hits() - in_group >= len(prompt) // 32 * 32
+
+
+class Waiting:
+    """The task "slow" answers only when all the others are through."""
+
+    name, max_turns = "waiting", 4
+
+    def __init__(self):
+        self.left, self.others_done = 5, threading.Event()
+        self.lock = threading.Lock()
+
+    def tasks(self, split):
+        return [Task("slow"), *(Task(f"t{i}") for i in range(5))]
+
+    def make(self):
+        return Episode(self)
+
+
+class Episode:
+    def __init__(self, world):
+        self.world, self.turns = world, 0
+
+    def reset(self, task):
+        self.slow = task.id == "slow"
+        return "go"
+
+    def step(self, action):
+        self.turns += 1
+        if self.slow and self.turns == 2:
+            assert self.world.others_done.wait(60)
+        return Step("on", self.turns == 4)
+
+    def score(self):
+        return Score(1.0, True, 1.0)
+
+    def close(self):
+        if not self.slow:
+            with self.world.lock:
+                self.world.left -= 1
+                if self.world.left == 0:
+                    self.world.others_done.set()
+
+
+def test_a_slow_environment_holds_up_nobody(actors):
+    world = Waiting()
+    jobs = [Job(task, 0, i) for i, task in enumerate(world.tasks("train"))]
+    with actors.engine(1, 1.0) as engine:
+        batch = rollout(
+            engine, actors.policy.chat, world, jobs, iteration=1, max_turns=4, max_tokens=512, turn_timeout=90,
+            episode_timeout=120, batch_size=8,
+        )  # fmt: skip
+    assert not batch.dropped
+    assert [t.task_id for t in batch.trajectories] == [job.task.id for job in jobs]
+    assert all(len(t.turns) == 4 for t in batch.trajectories)
+    for t in batch.trajectories:
+        assert sum(t.action_mask) == sum(value != 0.0 for value in t.logps)
+
+
+def test_a_run_a_dead_server_and_resume(vllm_python, tmp_path):
+    out = tmp_path / "run"
+
+    def kill(kind, data):
+        if kind == "turn" and RunDir(out).metrics.is_file() and len(RunDir(out).read_metrics()) == 1 and servers:
+            os.killpg(servers.pop().process.pid, signal.SIGKILL)
+
+    servers = []
+    start = VLLMServer._start
+
+    def watched(self, *arguments):
+        servers.append(self)
+        return start(self, *arguments)
+
+    VLLMServer._start = watched
+    try:
+        with pytest.raises(SkillSDError, match="the server ended with exit code") as caught:
+            train(settings(vllm_python), out, listen=kill)
+    finally:
+        VLLMServer._start = start
+    assert "\n" not in str(caught.value)
+    assert latest(RunDir(out)).name == "step-000001"
+    result = train(settings(vllm_python), out, resume=True)
+    assert result.iterations == 2
+    for row in RunDir(out).read_metrics():
+        assert row["sampler_gap"] < 1e-4
+        assert row["sampler_gap_max"] < 1e-3
+        assert row["dropped"] == 0
+    assert not (out / "served").exists()
+
+
+def test_servers_that_do_not_come_up(vllm_python, tmp_path):
+    for name, overrides, reason in (
+        ("none", ["vllm.python=/nowhere/python"], "vllm.python"),
+        ("flag", [f"vllm.python={vllm_python}", 'vllm.args=["--no-such-flag"]'], "exit code 2; see .*vllm.log"),
+        ("slow", [f"vllm.python={vllm_python}", "vllm.startup_timeout=0.1"], "not up within 0.1 s"),
+    ):
+        with pytest.raises(SkillSDError, match=reason) as caught:
+            train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / name)
+        assert "\n" not in str(caught.value)
