@@ -400,7 +400,7 @@ class Held:
 
 def hold(monkeypatch, held, seconds=0.0):
     summarizer = Held(held, seconds)
-    monkeypatch.setattr("skillsd.trainer.make_summarizer", lambda name: summarizer)
+    monkeypatch.setattr("skillsd.trainer.make_summarizer", lambda name, config, **named: summarizer)
     return summarizer
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skillsd.errors import UsageError
 from skillsd.methods import METHODS, Method
 from skillsd.skills.controls import Shown
+
+#: Settings into which somebody may have put a key.
+_UNSHOWN = ("summarizer.api_key_env", "summarizer.base_url")
 
 
 class Section(BaseModel):
@@ -91,7 +96,45 @@ class SkillsConfig(Section):
     shown: Shown = Field("own", description="control: what the teacher sees in place of its task's own skill")
     per_visit: int = Field(2, ge=0, description="new skills a task may gain in one iteration; 0: all")
     wait: bool = Field(True, description="await the summariser at the iteration boundary (reproducible)")
-    workers: int = Field(2, ge=1)
+    workers: int = Field(2, ge=1, description="summaries made at once, in the background")
+    retries: int = Field(1, ge=0, description="later iterations that try a failed summary again; 0: it is dropped")
+
+
+class SummarizerConfig(Section):
+    """For ``skills.summarizer`` = openai or policy (docs/summarisers.md). A key is never a setting."""
+
+    base_url: str | None = Field(None, description="of an OpenAI-compatible server: http://localhost:8000/v1")
+    model: str | None = Field(None, description="the server's name for the model")
+    api_key_env: str | None = Field(None, description="NAME of the environment variable with the key; default: no key")
+    prompt: str | None = Field(None, description="a text file in place of the shipped prompt")
+    temperature: float | None = Field(None, ge=0, description="default: the server's own; policy: greedy")
+    answer_tokens: int = Field(1024, ge=16, description="tokens that a summary may have")
+    conversation_chars: int = Field(24000, ge=400, description="longer conversations are cut in the middle")
+    json_schema: bool = Field(True, description="ask for structured output, where the server offers it")
+    extra: dict[str, Any] = Field({}, description="more of the request, as the server wants it")
+    timeout: float = Field(60.0, gt=0, description="seconds for one call")
+    max_retries: int = Field(3, ge=0, description="of one call: no answer, 429, 5xx")
+    max_calls: int = Field(0, ge=0, description="calls in all, retries included; 0: no limit")
+    max_tokens: int = Field(0, ge=0, description="tokens in all, prompts included; 0: no limit")
+    cache: str | None = Field(None, description="SQLite file to share; default: summaries.sqlite in the run's folder")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError("is the NAME of an environment variable, such as OPENAI_API_KEY, not the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secrets(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is not of the form http://host:port/v1")
+            if parts.username or parts.password or parts.query or parts.fragment:
+                raise ValueError("holds more than an address: a key belongs into the variable of api_key_env")
+        return value
 
 
 class LossConfig(Section):
@@ -177,6 +220,7 @@ class Config(Section):
     vllm: VLLMConfig = VLLMConfig()
     teacher: TeacherConfig = TeacherConfig()
     skills: SkillsConfig = SkillsConfig()
+    summarizer: SummarizerConfig = SummarizerConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig = TrainerConfig()
@@ -190,6 +234,12 @@ class Config(Section):
             raise ValueError(f"teacher.weights: method {self.method!r} has no teacher")
         if (self.loss.anchor_weight or self.loss.view_reward_weight) and self.spec.teacher not in ("dynamic", "ema"):
             raise ValueError("loss.anchor_weight and loss.view_reward_weight need a teacher whose weights move")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_stand_still(self) -> Config:
+        if self.skills.summarizer == "policy" and not self.skills.wait:
+            raise ValueError("skills.summarizer = policy needs skills.wait = true: it uses the weights being trained")
         return self
 
     @property
@@ -230,7 +280,8 @@ def parse_config(tree: dict[str, Any]) -> Config:
         if first["type"] == "extra_forbidden":
             raise UsageError(f"unknown setting {where!r}; `skillsd presets --show sokoban` lists them all") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {message} (got {first['input']!r})" if where else message) from None
+        got = "" if where in _UNSHOWN else f" (got {first['input']!r})"
+        raise UsageError(f"{where}: {message}{got}" if where else message) from None
 
 
 def read_tree(preset_or_path: str | Path) -> dict[str, Any]:

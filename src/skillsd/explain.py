@@ -56,6 +56,8 @@ def explain(run: str | Path, episode: str | None = None, teacher: str | None = N
     student, taskset, config = open_policy(run)
     if config.skills.shown != "own":
         raise UsageError(f"{run}: its teacher was shown {config.skills.shown} skills, which are not kept")
+    if config.skills.summarizer == "policy" and config.spec.privileged == "hindsight":
+        raise UsageError(f"{run}: its teacher read what older weights summarised, which is not kept")
     batch, wanted = _find(folder, episode)
     tasks = {t.id: t for t in taskset.tasks(config.env.train_split)}
     skills = _skills(folder, config, batch, tasks)
@@ -99,7 +101,8 @@ def _skills(folder: RunDir, config: Config, batch: list[Trajectory], tasks: Mapp
         bank.close()
     found = {t.id: stored[t.teacher_skill_id] for t in batch if t.teacher_skill_id in stored}
     if config.spec.privileged == "hindsight":
-        hints = in_hindsight(batch, tasks, make_summarizer(config.skills.summarizer), lambda text: None)
+        summarizer = make_summarizer(config.skills.summarizer, config, folder=folder.path)
+        hints = in_hindsight(batch, tasks, summarizer, lambda text: None)
         found |= {t.id: hints[t.task_id].skill for t in batch if t.task_id in hints}
     return found
 

@@ -31,9 +31,9 @@ from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.retrieval import separation
 from skillsd.skills.summarize import make_summarizer
-from skillsd.skills.summarize.base import SummaryRequest
-from skillsd.skills.summarize.intake import best_of_each_task, put_away
-from skillsd.skills.summarize.queue import SummaryQueue
+from skillsd.skills.summarize.base import Metered, SummaryRequest
+from skillsd.skills.summarize.intake import Retries, best_of_each_task, put_away
+from skillsd.skills.summarize.queue import make_queue
 from skillsd.skills.teacher_view import contains_skill, skill_view
 from skillsd.teacher import Teacher
 from skillsd.tracking import TensorBoard
@@ -134,7 +134,9 @@ class Trainer:
         """Skills from this very batch, for methods that teach in hindsight."""
         if self.spec.privileged != "hindsight":
             return {}
-        return self.shown(in_hindsight(trajectories, self.by_id, self.summarizer, self.warn))
+        return self.shown(
+            in_hindsight(trajectories, self.by_id, self.summarizer, self.warn, self.config.skills.workers)
+        )
 
     def shown(self, hints: Hints) -> Hints:
         """``hints`` as ``skills.shown`` has them presented."""
@@ -224,12 +226,15 @@ class Trainer:
                 self.bank.credit(hint.id, value)
 
     def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
-        """Hand the new trajectories over; put what is ready into the bank."""
+        """Hand over the new trajectories, and what failed before; put what is ready into the bank."""
         if not self.spec.uses_bank:
             return {}
-        chosen = best_of_each_task(trajectories, self.config.skills.per_visit)
-        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in chosen])
+        self.submit([*self.retries.take(), *best_of_each_task(trajectories, self.config.skills.per_visit)])
         return self.absorb()
+
+    def submit(self, trajectories: Sequence[Trajectory]) -> None:
+        """Hand trajectories to the summariser."""
+        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in trajectories])
 
     def absorb(self) -> dict[str, int]:
         """Put summaries into the bank, in the order of submission; the rest stays pending.
@@ -239,7 +244,13 @@ class Trainer:
         """
         wait, end = self.config.skills.wait, self.iteration >= self.config.trainer.iterations
         ready = self.queue.collect(wait=wait or end, timeout=None if wait else LAST_SUMMARIES)
-        return put_away(ready, self.bank, self.warn)
+        counts = {**put_away(ready, self.bank, self.warn), "skills_retried": self.retries.note(ready)}
+        if isinstance(self.summarizer, Metered):
+            metrics, notes = self.summarizer.drain()
+            for note in notes:
+                self.warn(note)
+            counts |= metrics
+        return counts
 
     def warn(self, text: str) -> None:
         """Tell the listener."""
@@ -315,12 +326,16 @@ class Trainer:
         self.bank = SkillBank(
             self.run.bank, capacity=skills.capacity, exploration=skills.exploration, credit=skills.credit
         )
-        self.summarizer = make_summarizer(skills.summarizer)
-        self.queue = SummaryQueue(self.summarizer, workers=skills.workers)
+        # A method without skills asks no summariser: what that needs may be missing.
+        name = skills.summarizer if self.spec.uses_bank else "rules"
+        self.summarizer = make_summarizer(name, self.config, policy=self.policy, folder=self.run.path)
+        self.queue = make_queue(self.summarizer, skills.workers)
+        failed = state.get("failed", {})
+        waiting = self.run.find_trajectories(failed.get("waiting", []))
+        self.retries = Retries(skills.retries, failed.get("failures", {}), waiting)
         if self.config.trainer.tensorboard:
             self.board = TensorBoard(self.run.tensorboard, self.iteration)
-        again = self.run.find_trajectories(state.get("pending", []))
-        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in again])
+        self.submit(self.run.find_trajectories(state.get("pending", [])))
 
     def close(self) -> None:
         """Whatever is still being summarised is in the last checkpoint's list, for ``resume``."""
@@ -341,7 +356,12 @@ class Trainer:
         pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
-            {"iteration": self.iteration, "alarm": self.alarm.state(), "pending": pending},
+            {
+                "iteration": self.iteration,
+                "alarm": self.alarm.state(),
+                "pending": pending,
+                "failed": self.retries.state(),
+            },
             weights,
             model=self.model,
             tokenizer=self.policy.tokenizer,

@@ -13,6 +13,7 @@ from skillsd.evaluation import EvalResult
 from skillsd.interrupt import on_interrupt
 from skillsd.parallel import Processes
 from skillsd.run_dir import RunDir
+from skillsd.skills.summarize import check_summarizer
 from skillsd.tracking import require_tensorboard
 from skillsd.trainer import Listener, Trainer
 
@@ -39,11 +40,16 @@ def train(
     """
     if config.trainer.tensorboard:
         require_tensorboard()
+    if config.spec.uses_bank:
+        check_summarizer(config)
     run, processes = RunDir(out), Processes()
     if resume:
         started = run.load_config()
-        if config.model_copy(update={"trainer": started.trainer}) != started:
-            raise UsageError(f"{out} was started with other settings; on --resume only trainer.* may change")
+        free = {"trainer": started.trainer, "summarizer": started.summarizer}  # servers move, budgets are raised
+        if config.model_copy(update=free) != started:
+            raise UsageError(
+                f"{out} was started with other settings; on --resume only trainer.* and summarizer.* may change"
+            )
     else:
         processes.from_main(lambda: run.create(config))
     with run.lock() if processes.main else nullcontext():

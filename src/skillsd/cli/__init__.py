@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skillsd.cli.common import Json, console, pair
+from skillsd.cli.common import Json, Set, console, pair
 from skillsd.cli.skills import explain, probe, skills_app
 from skillsd.errors import SkillSDError, UsageError
 
@@ -28,7 +28,6 @@ app = typer.Typer(
 base_model_app = typer.Typer(no_args_is_help=True, help="The embedded base model and its recipe.")
 app.add_typer(skills_app, name="skills")
 app.add_typer(base_model_app, name="base-model")
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,8 @@ console = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one setting; repeatable.")]
+
 
 def pair(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as in TOML. Raises :class:`UsageError`."""

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skillsd.cli.common import Json, console, pair
+from skillsd.cli.common import Json, Set, console, pair
 from skillsd.errors import UsageError
+from skillsd.skills.skill import Skill
 
 skills_app = typer.Typer(no_args_is_help=True, help="Look at the skills that a run learned.")
 
@@ -67,6 +68,41 @@ def skills_export(
     print(f"{len(rows)} skills written to {out}")
 
 
+@skills_app.command("try")
+def skills_try(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    trajectory: Annotated[
+        str | None, typer.Option(help="ITERATION/TASK/SAMPLE; default: some of the last iteration.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most N trajectories.")] = 3,
+    set_: Set = None,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print the question too (LLMs only).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Try a summariser or a prompt on a run's trajectories. The run is not changed; nothing is taken from a cache.
+
+    Example: skillsd skills try runs/demo --set skills.summarizer=openai --set summarizer.model=my-model
+    --set summarizer.base_url=http://localhost:8000/v1
+    """
+    from skillsd.skills.summarize.trial import attempt
+
+    with console.status("summarising"):
+        rows, counts = attempt(run, set_ or (), trajectory, limit, lambda text: console.print(text, markup=False))
+    if as_json:
+        print(json.dumps({"summaries": rows, **counts}))
+    else:
+        out = Console(markup=False, highlight=False)
+        for row in rows:
+            result = "success" if row["success"] else "failure"
+            out.print(f"{row['trajectory']}, {result}, completion {row['completion']:.0%}", style="bold")
+            if show_prompt and row["prompt"]:
+                out.print(row["prompt"], style="dim")
+            out.print(f"no skill: {row['error']}" if row["error"] else Skill(**row["skill"]).text(), end="\n\n")
+        out.print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
+    if any(row["error"] for row in rows):
+        raise typer.Exit(1)
+
+
 def probe(
     model: Annotated[str, typer.Argument(help="The student: a run, a checkpoint, a model, or `embedded`.")],
     teacher: Annotated[str | None, typer.Option(help="Whose weights read the skills; default: the student's.")] = None,
@@ -93,7 +129,7 @@ def probe(
     reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
     with console.status("") as status:
         readings = run(
-            student, reader, taskset, config, make_summarizer(config.skills.summarizer),
+            student, reader, taskset, config, make_summarizer(config.skills.summarizer, config, policy=student),
             split=split or config.env.test_split, limit=limit, samples=samples, on_part=status.update,
             warn=lambda text: console.print(text, style="yellow", markup=False),
         )  # fmt: skip

@@ -11,6 +11,7 @@ from skillsd.skills.controls import Shown, show
 from skillsd.skills.skill import Skill
 from skillsd.skills.summarize.base import Summarizer, SummaryRequest
 from skillsd.skills.summarize.intake import best_of_each_task
+from skillsd.skills.summarize.queue import summarize_now
 from skillsd.trajectory import Trajectory
 
 
@@ -37,15 +38,20 @@ def from_reference(tasks: Sequence[Task], taskset: TaskSet) -> Hints:
 
 
 def in_hindsight(
-    trajectories: Sequence[Trajectory], tasks: Mapping[str, Task], summarizer: Summarizer, warn: Callable[[str], None]
+    trajectories: Sequence[Trajectory],
+    tasks: Mapping[str, Task],
+    summarizer: Summarizer,
+    warn: Callable[[str], None],
+    workers: int = 2,
 ) -> Hints:
     """The skill of each group's own best success (as OPID does, arXiv:2606.26790); none for a group without one."""
+    best = best_of_each_task([t for t in trajectories if t.success], 1)
     hints: Hints = {}
-    for best in best_of_each_task([t for t in trajectories if t.success], 1):
-        try:
-            hints[best.task_id] = Hint(summarizer.summarize(SummaryRequest(best, tasks[best.task_id])), None)
-        except Exception as error:  # a summariser may raise anything; the bank's skill is used instead
-            warn(f"no skill from {best.id}: {type(error).__name__}: {str(error)[:200]}")
+    for summary in summarize_now(summarizer, [SummaryRequest(t, tasks[t.task_id]) for t in best], workers):
+        if summary.skill is not None:
+            hints[summary.trajectory.task_id] = Hint(summary.skill, None)
+        else:  # the bank's skill is used instead
+            warn(f"no skill from {summary.trajectory.id}: {summary.error}")
     return hints
 
 

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skillsd.errors import SkillSDError
 from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.base import Summarizer, SummaryRequest
+from skillsd.skills.summarize.base import BatchSummarizer, Summarizer, SummaryRequest
 from skillsd.trajectory import Trajectory
 
 #: Seconds between two looks at the clock while waiting.
@@ -24,6 +25,12 @@ class Summary:
     skill: Skill | None = None
     error: str | None = None
     ready: bool = False
+
+
+def _reason(failure: BaseException) -> str:
+    """One line. Our own errors speak for themselves."""
+    text = " ".join(str(failure).split())[:300]
+    return text if isinstance(failure, SkillSDError) else f"{type(failure).__name__}: {text}"
 
 
 class SummaryQueue:
@@ -132,7 +139,58 @@ class SummaryQueue:
         try:
             skill = self._summarizer.summarize(request)
         except BaseException as failure:  # even SystemExit: nobody else would hear of it in this thread
-            return None, f"{type(failure).__name__}: {str(failure)[:200]}"
+            return None, _reason(failure)
         if not isinstance(skill, Skill):
             return None, f"the summariser returned {type(skill).__name__}, not a Skill"
         return skill, None
+
+
+class BoundaryQueue:
+    """A :class:`SummaryQueue` that waits for nothing: :meth:`submit` summarises, in the caller's thread."""
+
+    def __init__(self, summarizer: BatchSummarizer) -> None:
+        self._summarizer = summarizer
+        self._results: list[Summary] = []
+
+    def submit(self, requests: Sequence[SummaryRequest]) -> None:
+        """Summarise ``requests`` now."""
+        if not requests:
+            return
+        try:
+            found: Sequence[Skill | Exception] = self._summarizer.summarize_all(requests)
+        except Exception as failure:  # memory, for one
+            found = [failure] * len(requests)
+        for request, result in zip(requests, found, strict=True):
+            skill, error = (result, None) if isinstance(result, Skill) else (None, _reason(result))
+            self._results.append(Summary(request.trajectory, skill, error, ready=True))
+
+    def collect(self, wait: bool = False, timeout: float | None = None) -> list[Summary]:
+        """All results."""
+        ready, self._results = self._results, []
+        return ready
+
+    @property
+    def pending(self) -> list[Trajectory]:
+        """Trajectories submitted and not yet handed out."""
+        return [summary.trajectory for summary in self._results]
+
+    def close(self, drain: bool = True, timeout: float = 60.0) -> list[Summary]:
+        """All results."""
+        return self.collect()
+
+
+def make_queue(summarizer: Summarizer, workers: int) -> SummaryQueue | BoundaryQueue:
+    """The queue that suits ``summarizer``: in the background, at most ``workers`` at once, or at the boundary."""
+    if isinstance(summarizer, BatchSummarizer):
+        return BoundaryQueue(summarizer)
+    return SummaryQueue(summarizer, workers=workers)
+
+
+def summarize_now(summarizer: Summarizer, requests: Sequence[SummaryRequest], workers: int) -> list[Summary]:
+    """Summarise ``requests`` and wait; results in their order."""
+    queue = make_queue(summarizer, workers)
+    try:
+        queue.submit(requests)
+        return queue.collect(wait=True)
+    finally:
+        queue.close(drain=False)
