@@ -91,7 +91,7 @@ def skills_try(
     if as_json:
         print(json.dumps({"summaries": rows, **counts}))
     else:
-        out = Console(markup=False, highlight=False)
+        out = Console(markup=False, highlight=False, soft_wrap=True)
         for row in rows:
             result = "success" if row["success"] else "failure"
             out.print(f"{row['trajectory']}, {result}, completion {row['completion']:.0%}", style="bold")
