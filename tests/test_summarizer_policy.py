@@ -1,6 +1,9 @@
 """The model being trained as its own summariser: real runs, bit for bit; and a model that really answers in JSON."""
 
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -97,6 +100,18 @@ def test_skills_of_the_policys_own_reach_the_bank_and_the_teacher(writer, tmp_pa
     assert rows[1]["teacher_rows_with_skill"] == 1.0
     assert rows[0]["skills_added"] == 3
     assert rows[0]["summarizer_calls"] == 6
+    settings = settings.model_copy(
+        update={"trainer": settings.trainer.model_copy(update={"fsdp": True, "grad_norms_every": 0})}
+    )
+    RunDir(tmp_path / "settings").create(settings)
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend=c10d"]
+    command = [sys.executable, *launcher, "--rdzv-endpoint=127.0.0.1:0", "-m", "skillsd", "train"]
+    command += [tmp_path / "settings" / "config.toml", "--set", "model.device=cpu", "--out", tmp_path / "two"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert bank_rows(tmp_path / "two") == bank_rows(tmp_path / "run")  # two processes, neither with all the weights
 
 
 def in_one_go_and_in_parts(folder, *settings):

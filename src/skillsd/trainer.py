@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from skillsd.policy.loading import load_policy
 from skillsd.rollout import Job, RolloutBatch, rollout
 from skillsd.run_dir import RunDir
 from skillsd.seeding import derive_seed, permutation
-from skillsd.sharding import shard
+from skillsd.sharding import shard, whole
 from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.retrieval import separation
@@ -96,7 +96,8 @@ class Trainer:
         if not batch.trajectories:
             reason = batch.dropped[0].reason if batch.dropped else "no episodes"
             raise SkillSDError(f"iteration {self.iteration}: every episode was dropped ({reason})")
-        hints |= self.processes.from_main(lambda: self.look_back(batch.trajectories))
+        with self.summarizing():
+            hints |= self.processes.from_main(lambda: self.look_back(batch.trajectories))
         rows = [self.view(trajectory, hints.get(trajectory.task_id)) for trajectory in batch.trajectories]
         groups = assign_advantages(rows, self.config.loss.advantage_eps)
         with self.phase("score"):
@@ -105,7 +106,7 @@ class Trainer:
         with self.phase("update"):
             losses = self.learner.update(rows, scores, self.iteration)
             self.version = self.iteration
-        with self.phase("summarize"):
+        with self.phase("summarize"), self.summarizing():
             known = self.processes.from_main(lambda: self.remember(hints, rows, scores))
         return {
             "iteration": self.iteration,
@@ -264,6 +265,12 @@ class Trainer:
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
+
+    @contextmanager
+    def summarizing(self) -> Iterator[None]:
+        """The main process summarises; where the policy does that, it needs all of its weights."""
+        with whole(self.model) if self.config.skills.summarizer == "policy" else nullcontext():
+            yield
 
     def shard(self) -> None:
         """Spread the weights over the processes, if that is asked for and there are several."""
