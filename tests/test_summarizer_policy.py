@@ -20,6 +20,7 @@ from skillsd.policy.loading import load_policy
 from skillsd.run_dir import RunDir
 from skillsd.skills import Skill, SkillBank
 from skillsd.skills.summarize import SummaryRequest, make_summarizer
+from skillsd.skills.summarize.policy import OPENING
 from skillsd.skills.summarize.queue import summarize_now
 from skillsd.trajectory import Trajectory, Turn
 
@@ -50,18 +51,18 @@ def bank_rows(run):
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):
-    """A model that answers any message with a skill in JSON: its weights are set so that each token calls the next."""
+    """A model that goes on with a skill in JSON: its weights are set so that each token calls the next."""
     folder = tmp_path_factory.mktemp("writer")
     torch.manual_seed(0)
     tokenizer = chat_tokenizer()
-    fields = json.dumps(ANSWER).split(", ")
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (fields[0], *(f", {f}" for f in fields[1:]))])
+    pieces = json.dumps(ANSWER).removeprefix(OPENING).split(", ")
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (pieces[0], *(f", {p}" for p in pieces[1:]))])
     tokenizer.save_pretrained(folder)
     model = LlamaForCausalLM(
         LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
                     num_key_value_heads=4, intermediate_size=16, max_position_embeddings=8192)
     )  # fmt: skip
-    chain = tokenizer(f"assistant\n{json.dumps(ANSWER)}<|im_end|>", add_special_tokens=False).input_ids[-5:]
+    chain = tokenizer(f"{json.dumps(ANSWER)}<|im_end|>", add_special_tokens=False).input_ids[-5:]
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.mul_(0.1)  # some ear for the context, so that a skill matters

@@ -66,12 +66,23 @@ def test_what_is_no_skill_is_told_in_a_line(answer, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_question_is_no_answer():
+    question = Prompt().render(trajectory(), 1000)
+    parrot = {**GOOD, "mistake_analysis": "What were the root causes of failure here, or of wasted steps?"}
+    assert parrot["mistake_analysis"] in question
+    with pytest.raises(SkillSDError, match="mistake_analysis only repeats the question"):
+        read_skill(json.dumps(parrot), question)
+    assert read_skill(json.dumps({**GOOD, "mistake_analysis": "act 1"}), question)
+
+
 def test_the_shipped_prompt():
     text = Prompt().render(trajectory(success=True, status="done", completion=1.0), 1000)
     assert "Result: success. Steps taken: 2. Completion: 100 %." in text
     assert "[Task]\nthe task: push\n\n[Agent, step 1]\nact 1 " in text
     assert all(f'"{name}"' in text for name in GOOD)
     assert "$" not in text
+    with pytest.raises(SkillSDError, match="holds no words"):
+        read_skill(text)
     failed = Prompt().render(trajectory(status="token_limit", completion=0.25), 1000)
     assert "failure, out of tokens" in failed
     assert "Completion: 25 %." in failed

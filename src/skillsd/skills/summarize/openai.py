@@ -88,12 +88,12 @@ class OpenAISummarizer:
     def _ask(self, question: Message, end: float) -> Skill:
         answer = self._structured_chat([question], end)
         try:
-            return _read(answer)
+            return _read(answer, question)
         except SkillSDError as error:
             self.endpoint.count("second_asks")
             complaint = f"That cannot be used: {error}. Answer again, briefly, with the JSON object alone."
             bad: Message = {"role": "assistant", "content": answer.text[:4000] or "(nothing)"}
-            return _read(self._structured_chat([question, bad, {"role": "user", "content": complaint}], end))
+            return _read(self._structured_chat([question, bad, {"role": "user", "content": complaint}], end), question)
 
     def _structured_chat(self, messages: list[Message], end: float) -> Answer:
         if not self._structured:
@@ -119,9 +119,9 @@ class OpenAISummarizer:
                 self._notes.append(text)
 
 
-def _read(answer: Answer) -> Skill:
+def _read(answer: Answer, question: Message) -> Skill:
     try:
-        return read_skill(answer.text)
+        return read_skill(answer.text, question["content"])
     except SkillSDError as error:
         if answer.cut:
             raise SkillSDError(f"the answer was cut off at summarizer.answer_tokens; {error}") from None

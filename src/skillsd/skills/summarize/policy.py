@@ -15,8 +15,10 @@ from skillsd.policy.loading import Policy, precision
 from skillsd.seeding import derive_seed
 from skillsd.skills.skill import Skill
 from skillsd.skills.summarize.base import SummaryRequest
-from skillsd.skills.summarize.prompting import Prompt, read_skill
+from skillsd.skills.summarize.prompting import FIELDS, Prompt, read_skill
 
+#: The answer's beginning is put into the model's mouth: small models would chat first.
+OPENING = f'{{"{FIELDS[0]}": "'
 #: Characters of a conversation below which nothing is left to shorten.
 _LEAST = 200
 
@@ -34,6 +36,7 @@ class PolicySummarizer:
         self.policy, self.config, self.settings = policy, config, config.summarizer
         self.prompt = Prompt(self.settings.prompt)
         self.counts: Counter[str] = Counter()
+        self.opening = list(policy.tokenizer(OPENING, add_special_tokens=False).input_ids)
         positions = getattr(policy.model.config, "max_position_embeddings", None) or 1 << 20
         self.room = positions - self.settings.answer_tokens
 
@@ -60,7 +63,7 @@ class PolicySummarizer:
                 answers = engine.generate(questions)
             for number, answer in zip(part, answers, strict=True):
                 self.counts["tokens"] += len(asked[number]) + len(answer.ids)
-                results[number] = self._read(answer)
+                results[number] = self._read(answer, asked[number])
         self.counts["calls"] += len(asked)
         return results
 
@@ -72,7 +75,7 @@ class PolicySummarizer:
     def _ids(self, request: SummaryRequest) -> list[int] | None:
         limit = self.settings.conversation_chars
         while limit >= _LEAST:
-            ids = self.policy.chat.prompt(self.prompt.render(request.trajectory, limit))
+            ids = self.policy.chat.prompt(self.prompt.render(request.trajectory, limit)) + self.opening
             if len(ids) <= self.room:
                 return ids
             limit = int(limit * min(0.9, self.room / len(ids)))
@@ -93,8 +96,8 @@ class PolicySummarizer:
     def _rng(self, request: SummaryRequest) -> np.random.Generator:
         return np.random.default_rng(derive_seed(self.config.seed, "summary", request.trajectory.id))
 
-    def _read(self, answer: Generation) -> Skill | SkillSDError:
+    def _read(self, answer: Generation, asked: list[int]) -> Skill | SkillSDError:
         try:
-            return read_skill(self.policy.chat.decode(answer.ids))
+            return read_skill(OPENING + self.policy.chat.decode(answer.ids), self.policy.chat.decode(asked))
         except SkillSDError as error:
             return error if answer.ended else SkillSDError(f"cut off at summarizer.answer_tokens; {error}")

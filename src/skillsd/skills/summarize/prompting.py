@@ -17,6 +17,8 @@ FIELDS = tuple(Skill.model_fields)
 MAX_ANSWER = 100_000
 #: Braces at which a JSON object is tried.
 _TRIES = 20
+#: Characters from which on a text that the question holds too is no coincidence.
+_REPEATED = 40
 _RESULTS = {"done": "failure", "turn_limit": "failure, out of turns", "token_limit": "failure, out of tokens"}
 
 
@@ -80,11 +82,12 @@ def _shorten(text: str, limit: int) -> str:
     return f"{text[:half]}\n[{len(text) - 2 * half} characters were left out here]\n{text[-half:]}"
 
 
-def read_skill(answer: str) -> Skill:
+def read_skill(answer: str, question: str = "") -> Skill:
     """The skill in an LLM's answer: a JSON object with the three fields, whatever stands around it.
 
     Fences, reasoning, text before or behind, raw line breaks in strings, further keys, and lists of sentences are
-    forgiven; a half answer is not. Raises :class:`SkillSDError` with one line that says what is wrong.
+    forgiven; half an answer, or one that repeats ``question`` as small models do, is not. Raises
+    :class:`SkillSDError` with one line that says what is wrong.
     """
     text = answer.rpartition("</think>")[2].strip()
     if len(text) > MAX_ANSWER:
@@ -100,15 +103,17 @@ def read_skill(answer: str) -> Skill:
             continue
         missing = [name for name in FIELDS if name not in found]
         if not missing:
-            return Skill.parse({name: _words(name, found[name]) for name in FIELDS})
+            return Skill.parse({name: _words(name, found[name], question) for name in FIELDS})
         reason = f"the answer's JSON object lacks {', '.join(missing)}"
     raise SkillSDError(f"{reason}: {json.dumps(text[:60], ensure_ascii=False)}")
 
 
-def _words(name: str, value: object) -> object:
-    """Sentences in a list joined; a placeholder such as ``...`` is no text."""
+def _words(name: str, value: object, question: str) -> object:
+    """Sentences in a list joined; a placeholder such as ``...`` is no text, nor is a piece of the question."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = " ".join(value)
     if isinstance(value, str) and not any(map(str.isalnum, value)):
         raise SkillSDError(f"the answer's {name} holds no words")
+    if isinstance(value, str) and len(value) >= _REPEATED and value in question:
+        raise SkillSDError(f"the answer's {name} only repeats the question: {json.dumps(value[:60])}")
     return value
