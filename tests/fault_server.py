@@ -38,6 +38,7 @@ ANSWERS = {
     "huge": (200, {}, b" " * (6 << 20)),
     "many_words": (200, {}, completion("{" * 200_000)),
     "long_field": (200, {}, good_with("word " * 2000)),
+    "parrot": (200, {}, good_with("What was the strategy that led to success here, or what would have been?")),
     "busy": (429, {"Retry-After": "1"}, b'{"error": {"message": "slow down"}}'),
     "very_busy": (429, {"Retry-After": "86400"}, b'{"error": {"message": "quota"}}'),
     "broken": (500, {}, b"Internal Server Error"),

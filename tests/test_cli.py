@@ -63,6 +63,8 @@ def test_resume_keeps_its_settings(smoke):
         (["train", "sokoban-smoke", "--set", "optim.lrr=3", "--out", "x"], 2, "optim.lrr"),
         (["train", "sokoban-smoke", "--set", "model.path=./none", "--out", "x"], 1, "no folder"),
         (["train", "sokoban-smoke", "--set", "skills.summarizer=oracle", "--out", "x"], 2, "oracle"),
+        (["train", "sokoban-smoke", "--set", "skills.summarizer=openai", "--out", "x"], 2, "summarizer.base_url"),
+        (["skills", "try", "nowhere"], 2, "holds no run"),
         (["train", "sokoban-smoke", "--resume", "--out", "x"], 2, "no run to resume"),
         (["train", "sokoban-smoke", "--out", "/proc/nowhere/run"], 1, "cannot be written"),
         (["evaluate", "./none"], 1, "no folder"),
@@ -93,7 +95,7 @@ def test_damaged_run(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["play"], ["report"], ["doctor"], ["presets"],
+    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["skills", "try"], ["play"], ["report"], ["doctor"], ["presets"],
      ["compare"], ["base-model", "build"]],
 )  # fmt: skip
 def test_help(command):

@@ -80,9 +80,9 @@ class OpenAISummarizer:
         return {f"summarizer_{name}": counts[name] for name in names}, notes
 
     def _cache_key(self, digest: str, question: Message) -> str:
-        """A trajectory by its hash, its outcome (in the question), and whom we ask, how."""
+        """A trajectory by its hash, its outcome (in the question), and which model we ask, how; servers may move."""
         s = self.settings
-        asked = [digest, question, s.base_url, s.model, s.temperature, s.answer_tokens, s.json_schema, s.extra]
+        asked = [digest, question, s.model, s.temperature, s.answer_tokens, s.json_schema, s.extra]
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
     def _ask(self, question: Message, end: float) -> Skill:
