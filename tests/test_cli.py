@@ -95,8 +95,8 @@ def test_damaged_run(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["skills", "try"], ["play"], ["report"], ["doctor"], ["presets"],
-     ["compare"], ["base-model", "build"]],
+    [[], ["train"], ["evaluate"], ["skills"], ["skills", "list"], ["skills", "try"], ["play"], ["report"], ["doctor"],
+     ["presets"], ["compare"], ["base-model", "build"]],
 )  # fmt: skip
 def test_help(command):
     result = run(*command, "--help")

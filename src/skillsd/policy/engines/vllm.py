@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -90,11 +90,11 @@ class VLLMClient:
 
     def __init__(self, config: VLLMConfig, url: str, key: str, connections: int) -> None:
         self.config, self.url, self.key = config, url, key
-        self.client = httpx.Client(
+        self.client = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(config.request_timeout, connect=10.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
+            timeout=httpx2.Timeout(config.request_timeout, connect=10.0),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=connections),
             trust_env=False,  # a proxy has no business with a local server
         )
 
@@ -102,9 +102,9 @@ class VLLMClient:
         """The JSON answer to ``body``. Raises :class:`SkillSDError` for any other end."""
         try:
             answer = self.client.post(path, json=body)
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             raise SkillSDError(f"vllm: no answer from {path} within {self.config.request_timeout:g} s") from None
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             reason = self.fate(wait=2.0) or f"the server cannot be reached ({type(error).__name__})"
             raise SkillSDError(f"vllm: {reason}; go on with --resume") from None
         if answer.status_code != 200:
@@ -218,7 +218,7 @@ class VLLMServer(VLLMClient):
         """Until the server is healthy."""
         end = time.monotonic() + self.config.startup_timeout
         while True:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx2.HTTPError):
                 if self.client.get("/health", timeout=5.0).status_code == 200:
                     return
             reason = self.fate()
