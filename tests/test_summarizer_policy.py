@@ -115,33 +115,30 @@ def test_skills_of_the_policys_own_reach_the_bank_and_the_teacher(writer, tmp_pa
     assert bank_rows(tmp_path / "two") == bank_rows(tmp_path / "run")  # two processes, neither with all the weights
 
 
-def in_one_go_and_in_parts(folder, *settings):
-    """The metrics and the bank of a run of 2 iterations; another one, stopped after the first, was the same."""
-    whole, parts = folder / "whole", folder / "parts"
-    train(config("trainer.iterations=2", *settings), whole, evaluate=False)
-    train(config("trainer.iterations=1", *settings), parts, evaluate=False)
-    train(config("trainer.iterations=2", *settings), parts, evaluate=False, resume=True)
-    assert numbers(whole) == numbers(parts)
-    assert bank_rows(whole) == bank_rows(parts)
-    one, two = (load_file(latest(RunDir(run)) / "model.safetensors") for run in (whole, parts))
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    return numbers(whole), bank_rows(whole)
-
-
-def test_garbage_is_counted_and_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
+def test_garbage_is_counted(tmp_path):
     """The embedded model knows no JSON."""
-    rows, _ = in_one_go_and_in_parts(tmp_path)
+    train(config("trainer.iterations=2"), tmp_path / "run", evaluate=False)
+    rows = numbers(tmp_path / "run")
     assert [row["summarizer_calls"] for row in rows] == [6, 12]  # the second time with those that failed before
     assert [row["skills_failed"] for row in rows] == [6, 12]
     assert [row["skills_retried"] for row in rows] == [6, 6]
 
 
-def test_a_resumed_run_with_sampled_skills_is_the_same_bit_for_bit(writer, tmp_path):
+def test_a_resumed_run_is_the_same_bit_for_bit(writer, tmp_path):
+    """With sampled summaries: some are skills, some fail and are tried again after the resume."""
     settings = (f"model.path={writer}", "summarizer.temperature=1", "summarizer.answer_tokens=32", "seed=1")
-    rows, skills = in_one_go_and_in_parts(tmp_path, *settings, "rollout.max_new_tokens=40")
-    assert skills
+    settings = (*settings, "rollout.max_new_tokens=40")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config("trainer.iterations=2", *settings), whole, evaluate=False)
+    train(config("trainer.iterations=1", *settings), parts, evaluate=False)
+    train(config("trainer.iterations=2", *settings), parts, evaluate=False, resume=True)
+    rows = numbers(whole)
+    assert rows == numbers(parts)
     assert 0 < rows[0]["skills_retried"] < 6
     assert rows[1]["loss_distill"] != 0.0
+    assert bank_rows(whole) == bank_rows(parts) != []
+    one, two = (load_file(latest(RunDir(run)) / "model.safetensors") for run in (whole, parts))
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_conversation_is_shortened_to_the_models_positions(writer):
