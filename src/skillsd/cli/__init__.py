@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skillsd.cli.common import Json, Set, console, pair
+from skillsd.cli.env import env_app
 from skillsd.cli.skills import explain, probe, skills_app
 from skillsd.errors import SkillSDError, UsageError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 base_model_app = typer.Typer(no_args_is_help=True, help="The embedded base model and its recipe.")
 app.add_typer(skills_app, name="skills")
+app.add_typer(env_app, name="env")
 app.add_typer(base_model_app, name="base-model")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from skillsd.envs.base import TaskSet
@@ -29,14 +31,25 @@ def make_taskset(name: str, **options: Any) -> TaskSet:
     A module is looked for in the current folder too. Raises :class:`UsageError` for an unknown name, a module that
     cannot be imported, a wrong option, or an object that is no task set.
     """
-    factory = _FACTORIES.get(name) or _find(name)
-    try:
-        taskset = factory(**options)
-    except TypeError as error:
-        raise UsageError(f"env {name!r}: {error}; options: {_options(factory)}") from None
+    taskset = build(name, options)
     if not isinstance(taskset, TaskSet):
         raise UsageError(f"env {name!r} made no task set: it needs name, max_turns, tasks and make")
     return taskset
+
+
+def build(name: str, options: Mapping[str, Any]) -> Any:
+    """What the factory of ``name`` makes, task set or not. Raises :class:`UsageError` as :func:`make_taskset` does."""
+    factory = _FACTORIES.get(name) or _find(name)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise UsageError(f"env {name!r}: {error}; options: {_options(factory)}") from None
+
+
+def fingerprint(taskset: TaskSet, splits: Sequence[str]) -> str:
+    """A hash of the ids and data of all tasks in ``splits``, in their order: the same in every process."""
+    tasks = [[task.id, dict(task.data)] for split in splits for task in taskset.tasks(split)]
+    return hashlib.sha256(json.dumps(tasks, sort_keys=True).encode()).hexdigest()
 
 
 def _options(factory: Callable[..., TaskSet]) -> str:
