@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -57,15 +57,30 @@ def skills_show(
 @skills_app.command("export")
 def skills_export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Argument(help="JSON-lines file to write.")],
+    file: Annotated[Path | None, typer.Argument(help="JSON-lines file to write.")] = None,
+    format_: Annotated[Literal["jsonl", "agent-skills"], typer.Option("--format", help="agent-skills: SKILL.md")] = (
+        "jsonl"
+    ),
+    out: Annotated[Path | None, typer.Option(help="File, or folder for agent-skills, to write.")] = None,
 ) -> None:
-    """Write all skills as JSON lines.
+    """Write all skills as JSON lines, or as folders in the Agent Skills format.
 
-    Example: skillsd skills export runs/sokoban-demo skills.jsonl
+    Example: skillsd skills export runs/sokoban-demo --format agent-skills --out skills
     """
+    from skillsd.skills.agent_skills import export_agent_skills
+
+    target = out or file
+    if target is None or (out and file):
+        raise UsageError("name one file or folder to write: skillsd skills export RUN --out PATH")
+    if format_ == "agent-skills":
+        print(f"{export_agent_skills(_bank(run).skills(), target)} skills written to {target}")
+        return
     rows = [_skill_row(s) for s in _bank(run).skills()]
-    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    print(f"{len(rows)} skills written to {out}")
+    try:
+        target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written ({error}); choose another file") from None
+    print(f"{len(rows)} skills written to {target}")
 
 
 @skills_app.command("try")
