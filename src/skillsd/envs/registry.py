@@ -12,6 +12,13 @@ from skillsd.envs.base import TaskSet
 from skillsd.errors import UsageError
 from skillsd.plugins import find
 
+#: What is imported when it is asked for, as module:attribute; those of integrations need the extra of their name.
+_SHIPPED = {
+    "sokoban": "skillsd.envs.sokoban.taskset:SokobanTasks",
+    "gymnasium": "skillsd.integrations.gymnasium:GymnasiumTasks",
+    "openenv": "skillsd.integrations.openenv:OpenEnvTasks",
+    "textarena": "skillsd.integrations.textarena:TextArenaTasks",
+}
 _FACTORIES: dict[str, Callable[..., TaskSet]] = {}
 
 
@@ -22,7 +29,7 @@ def register(name: str, factory: Callable[..., TaskSet]) -> None:
 
 def names() -> list[str]:
     """The names that :func:`make_taskset` knows."""
-    return sorted({"sokoban", *_FACTORIES})
+    return sorted({*_SHIPPED, *_FACTORIES})
 
 
 def make_taskset(name: str, **options: Any) -> TaskSet:
@@ -60,10 +67,8 @@ def _options(factory: Callable[..., TaskSet]) -> str:
 
 
 def _find(name: str) -> Callable[..., TaskSet]:
-    if name == "sokoban":
-        from skillsd.envs.sokoban.taskset import SokobanTasks
-
-        return SokobanTasks
+    if name in _SHIPPED:
+        return find("env", _SHIPPED[name])
     if ":" not in name:
         raise UsageError(f"no task set {name!r}; known: {', '.join(names())}, or module:attribute of your own")
     return find("env", name)
