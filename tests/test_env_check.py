@@ -9,7 +9,7 @@ import pytest
 
 from skillsd.envs.check import check
 
-GOOD = '''
+GOOD = """
 import random, threading, time
 from skillsd.envs import Score, Step, Task
 from skillsd.errors import UsageError
@@ -37,7 +37,7 @@ class Words:
         return [Task(f"{split}-{i}", {"word": f"{split}{i}"}) for i in range(3)]
     def make(self):
         return World()
-'''
+"""
 
 #: What replaces what in GOOD, and what the check must say.
 FAULTS = [

@@ -1,4 +1,4 @@
-"""Other people's environments, the real packages: right, deterministic, and refused in one line where they are wrong."""
+"""Other people's environments, the real packages: right, deterministic, refused in one line where they are wrong."""
 
 import socket
 import sys
@@ -174,7 +174,7 @@ def test_openenv_over_a_real_server(server):
     for each in (world, other):
         each.close()
     assert [f.message for f in check("openenv", {"url": server, "observation": "text"})] == []
-    with pytest.raises(UsageError, match="no field 'words'; it has: .*text"):
+    with pytest.raises(UsageError, match=r"no field 'words'; it has: .*text"):
         make_taskset("openenv", url=server, observation="words").make().reset(taskset.tasks("train")[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -83,10 +84,8 @@ class _Checker:
         return _Stop()
 
     def part(self, function: Callable[[], Any]) -> None:
-        try:
+        with contextlib.suppress(_Stop):
             function()
-        except _Stop:
-            pass
 
     def call(self, where: str, function: Callable[[], T]) -> T:
         """``function()`` on a new thread; raises :class:`_Stop` where it raises or takes too long."""
@@ -150,7 +149,9 @@ class _Checker:
                 return []
         double = next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None
         if double is not None:
-            self.add("error", where, f"the id {double!r} stands for several tasks: they would share skills; number them")
+            self.add(
+                "error", where, f"the id {double!r} stands for several tasks: they would share skills; number them"
+            )
         for task in tasks:
             try:
                 same = json.loads(json.dumps(dict(task.data), allow_nan=False)) == dict(task.data)
@@ -220,7 +221,9 @@ class _Checker:
         shown = repr(action if len(action) < 30 else action[:10] + "...")
         step = self.call(f"step({shown})", lambda: environment.step(action))
         if not isinstance(step, Step):
-            raise self.fail("step", f"returned {type(step).__name__}: return skillsd.envs.Step(observation, done, info)")
+            raise self.fail(
+                "step", f"returned {type(step).__name__}: return skillsd.envs.Step(observation, done, info)"
+            )
         if not isinstance(step.observation, str):
             raise self.fail("step", f"observation is {type(step.observation).__name__}: make it a text")
         if type(step.done) is not bool:
@@ -230,7 +233,9 @@ class _Checker:
         if "valid" in step.info and type(step.info["valid"]) is not bool:
             self.add("error", "step", f"info['valid'] is {step.info['valid']!r}: make it True or False")
         if not isinstance(step.info.get("action"), str | None):
-            self.add("error", "step", f"info['action'] is {type(step.info['action']).__name__}: make it a text, or None")
+            self.add(
+                "error", "step", f"info['action'] is {type(step.info['action']).__name__}: make it a text, or None"
+            )
         try:
             json.dumps(step.info)
         except (TypeError, ValueError) as error:

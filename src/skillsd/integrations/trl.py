@@ -64,7 +64,7 @@ class SkillSDTrainer(GRPOTrainer):  # type: ignore[misc]
         return {**output, **self._score_by_teacher(inputs, output)}
 
     def _score_by_teacher(self, inputs: Sequence[Mapping[str, Any]], output: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The same completion ids behind the teacher's prompts: log-probs [B, T], and the rows [B] that have a skill."""
+        """The same completion ids behind the teacher's prompts: log-probs [B, T], and which rows [B] have one."""
         completion_ids, completion_mask = output["completion_ids"], output["completion_mask"]
         skills = self._find_skills(inputs)
         taught = torch.tensor([skill is not None for skill in skills], device=completion_ids.device)
@@ -72,8 +72,12 @@ class SkillSDTrainer(GRPOTrainer):  # type: ignore[misc]
         if taught.any():
             rows = [(row["prompt"], skill) for row, skill in zip(inputs, skills, strict=True) if skill is not None]
             prompt_ids = [torch.tensor(ids) for ids in self._tokenize_prompts([_view(*row) for row in rows])[0]]
-            ids = pad(prompt_ids, padding_value=self.pad_token_id, padding_side="left").to(completion_ids.device)
-            mask = pad([torch.ones_like(row) for row in prompt_ids], padding_value=0, padding_side="left").to(ids.device)
+            ids = pad(prompt_ids, padding_value=self._tokenizer.pad_token_id, padding_side="left").to(
+                completion_ids.device
+            )
+            mask = pad([torch.ones_like(row) for row in prompt_ids], padding_value=0, padding_side="left").to(
+                ids.device
+            )
             context = nullcontext()
             if self.teacher == "frozen" and self._frozen is None:
                 context = self.accelerator.unwrap_model(self.model).disable_adapter()
