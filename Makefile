@@ -1,5 +1,6 @@
 # make demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
-# make test-engines: the tests that need a vLLM server, which gets an environment of its own, .venv-vllm.
+# make test-engines: the tests against other people's packages: a vLLM server, which gets an environment of its own
+# (.venv-vllm), and TRL, Gymnasium, TextArena and OpenEnv, which are added to .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
@@ -32,7 +33,8 @@ endef
 	@touch $@
 
 demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
-# make test-engines: the tests that need a vLLM server, which gets an environment of its own, .venv-vllm.
+# make test-engines: the tests against other people's packages: a vLLM server, which gets an environment of its own
+# (.venv-vllm), and TRL, Gymnasium, TextArena and OpenEnv, which are added to .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
@@ -63,9 +65,14 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+.venv/.integrations: .venv/.installed requirements-integrations.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-integrations.txt
+	@touch $@
+
 # A machine that vLLM has no wheel for still runs them, and they say why they are skipped.
-test-engines: install
+test-engines: .venv/.integrations
 	-$(MAKE) .venv-vllm/.installed
+	$(BIN)/python -m pytest tests/test_integrations.py tests/test_trl.py -rs
 	$(BIN)/python -m pytest tests/engines -rs
 
 clean:

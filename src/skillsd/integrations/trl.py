@@ -125,7 +125,7 @@ class SkillSDTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _normalizer(self, inputs: Mapping[str, Any]) -> float:
         """As GRPOTrainer's for ``dapo``: the tokens of the whole accumulated batch."""
-        tokens = float(inputs["num_items_in_batch"].clamp(min=1.0)) / self.accelerator.num_processes
+        tokens: float = float(inputs["num_items_in_batch"].clamp(min=1.0)) / self.accelerator.num_processes
         if self.model.training:
             tokens *= self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return tokens
