@@ -23,6 +23,7 @@ TINY = [
 VARIANTS = {
     "skill_sd": ["optim.minibatches=2", "skills.credit=separation"],
     "top_k": ["method=skill_sd_hindsight", "loss.estimator=top_k", "loss.anchor_weight=0.5"],
+    "asynchronous": ["trainer.asynchronous=true"],
     "teacher_dynamic": ["method=teacher_dynamic", "loss.token_share=0.5"],
     "fsdp": [
         "method=skill_sd_frozen",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from skillsd.config import Config
 from skillsd.parallel import Processes
@@ -32,6 +34,8 @@ class Actors:
     server: VLLMClient | None = None
     #: Updates behind the weights that the server has.
     served: int | None = None
+    #: A copy of the student that plays while the student is updated.
+    apart: PreTrainedModel | None = None
 
     @contextmanager
     def engine(self, version: int, temperature: float, *, teacher: bool = False) -> Iterator[Engine]:
@@ -46,6 +50,25 @@ class Actors:
         who = self.teacher.active() if teacher else nullcontext(self.policy.model)
         with who as model, whole(model), precision(self.config.model, model):
             yield TransformersEngine(model, chat, temperature=temperature, max_new_tokens=limit)
+
+    def engine_apart(self, version: int, temperature: float) -> AbstractContextManager[Engine]:
+        """An engine with the student's weights of this moment, which later updates do not reach.
+
+        Its context may be entered on another thread.
+        """
+        limit, chat = self.config.rollout.max_new_tokens, self.policy.chat
+        if self.config.rollout.engine == "vllm":
+            return nullcontext(VLLMEngine(self._server(version), chat, temperature=temperature, max_new_tokens=limit))
+        if self.apart is None:
+            self.apart = copy.deepcopy(self.policy.model).requires_grad_(False)
+        self.apart.load_state_dict(self.policy.model.state_dict())
+        return self._apart(self.apart, temperature)
+
+    @contextmanager
+    def _apart(self, model: PreTrainedModel, temperature: float) -> Iterator[Engine]:
+        limit = self.config.rollout.max_new_tokens
+        with precision(self.config.model, model):  # autocast belongs to a thread
+            yield TransformersEngine(model, self.policy.chat, temperature=temperature, max_new_tokens=limit)
 
     def close(self) -> None:
         """Stop the server, if there is one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,10 @@ from skillsd.run_dir import RunDir, remove, write_atomic
 from skillsd.sharding import full, is_sharded, like
 from skillsd.skills.bank import SkillBank
 from skillsd.teacher import Teacher
+from skillsd.trajectory import Trajectory, read_trajectories, write_trajectories
+
+#: Trajectories of the next iteration.
+AHEAD = "ahead.parquet"
 
 
 def folder(run: RunDir, iteration: int) -> Path:
@@ -63,6 +67,7 @@ def save(
     run: RunDir,
     state: dict[str, Any],
     weights: Weights,
+    ahead: Sequence[Trajectory],
     *,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,6 +76,8 @@ def save(
     keep: int,
 ) -> Path:
     """Write ``step-<state["iteration"]>`` and drop all but the ``keep`` newest.
+
+    ``ahead``: trajectories of the next iteration that were begun before the last update.
 
     Raises :class:`SkillSDError` if the disk refuses; older checkpoints are then untouched.
     """
@@ -85,6 +92,8 @@ def save(
         if teacher.copy is not None:
             teacher.copy.save_pretrained(temporary / "teacher", state_dict=weights.teacher)
         bank.backup(temporary / "skills.sqlite")
+        if ahead:
+            write_trajectories(temporary / AHEAD, ahead)
         write_atomic(temporary / "state.json", json.dumps(state).encode())
         for path in temporary.rglob("*"):
             if path.is_file():
@@ -112,6 +121,11 @@ def load(path: Path, *, model: PreTrainedModel, optimizer: torch.optim.Optimizer
             _load_weights(teacher.copy, path / "teacher")
         _restore_optimizer(optimizer, load_file(path / "optimizer.safetensors"))
     return state
+
+
+def load_ahead(path: Path) -> list[Trajectory]:
+    """The ``ahead`` of :func:`save`. Raises :class:`SkillSDError` for a corrupt file."""
+    return read_trajectories(path / AHEAD) if (path / AHEAD).is_file() else []
 
 
 def restore_bank(path: Path, bank_file: Path) -> None:

@@ -197,6 +197,7 @@ class TrainerConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)
     grad_norms_every: int = Field(1, ge=0, description="iterations between separate gradient norms; 0: never")
     fsdp: bool = Field(False, description="spread weights and optimiser state over the processes (FSDP2)")
+    asynchronous: bool = Field(False, description="play the next iteration's episodes during the update (one stale)")
     tensorboard: bool = Field(False, description="metrics also as event files in the run's folder tensorboard/")
 
 
@@ -238,6 +239,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _weights_stand_still(self) -> Config:
+        guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
+        if self.trainer.asynchronous and guided:
+            raise ValueError("trainer.asynchronous needs plain-prompt rollouts: skills come after the last iteration")
         if self.skills.summarizer == "policy" and not self.skills.wait:
             raise ValueError("skills.summarizer = policy needs skills.wait = true: it uses the weights being trained")
         return self

@@ -67,11 +67,11 @@ class Scores:
     #: Ids and the teacher's log-probs of its likeliest tokens, [N, T, k], for the estimator "top_k" alone.
     top_ids: Tensor | None = None
     top_teacher: Tensor | None = None
-    #: What corrects for an engine that samples from not quite the old policy; None where it does exactly that.
+    #: What corrects for samples that are not quite the old policy's; None where they are.
     importance: Tensor | None = None
 
     def sampler_gap(self) -> dict[str, float]:
-        """By how much engine and trainer disagree on the log-probs of what was sampled (nats)."""
+        """By how much sampler and trainer disagree on the log-probs of what was sampled (nats)."""
         if self.importance is None:
             return {}
         gap = (self.old - self.sampler).abs()[self.mask.bool()]
@@ -167,8 +167,10 @@ class Learner:
         sampler = padded([action_values(r.trajectory.logps, m) for r, m in zip(rows, masks, strict=True)], width)
         mask = padded([[1.0] * sum(m) for m in masks], width)
         old, importance = sampler, None
-        # GRPO's ratio stays centred on the old *student*, also where the teacher sampled, or an inexact engine.
-        if self.spec.rollouts == "teacher" or self.config.rollout.engine == "vllm":
+        # GRPO's ratio stays centred on the old *student*, also where another sampled: the teacher, an engine that is
+        # not exact, or the student of one update ago.
+        inexact = self.config.rollout.engine == "vllm" or self.config.trainer.asynchronous
+        if self.spec.rollouts == "teacher" or inexact:
             old, mine = torch.zeros_like(mask), self._mine(rows, range(len(rows)))
             with whole(self.model):
                 old[mine] = self.logps(self.model, [rows[i].student() for i in mine], width)

@@ -23,8 +23,9 @@ from skillsd.learner import Learner, Row, Scores, assign_advantages
 from skillsd.metrics import peak_memory, rollout_metrics
 from skillsd.parallel import Processes
 from skillsd.policy.loading import load_policy
-from skillsd.rollout import Job, RolloutBatch, rollout
+from skillsd.rollout import RolloutBatch
 from skillsd.run_dir import RunDir
+from skillsd.sampling import Sampler, pack, unpack
 from skillsd.seeding import derive_seed, permutation
 from skillsd.sharding import shard, whole
 from skillsd.skills.bank import SkillBank
@@ -79,6 +80,10 @@ class Trainer:
         self.shard()
         self.learner = Learner(self.model, config, self.processes)
         self.actors = Actors(config, self.policy, self.teacher, self.processes, self.run.path)
+        self.sampler = Sampler(
+            config, self.taskset, self.actors, self.processes,
+            lambda done, total: self.listen("turn", {"done": done, "total": total}),
+        )  # fmt: skip
         self.alarm = CollapseAlarm()
         self.by_id = {task.id: task for task in self.tasks}
 
@@ -89,10 +94,10 @@ class Trainer:
         self.iteration += 1
         torch.manual_seed(derive_seed(self.config.seed, "iteration", self.iteration))
         self.teacher.synchronize()
-        tasks = self.next_tasks()
+        tasks = self.tasks_of(self.iteration)
         hints = self.processes.from_main(lambda: self.retrieve(tasks))
         with self.phase("rollout"):
-            batch = self.sample(tasks, hints)
+            batch, staleness = self.sampler.batch(self.iteration, self.version, tasks, hints)
         if not batch.trajectories:
             reason = batch.dropped[0].reason if batch.dropped else "no episodes"
             raise SkillSDError(f"iteration {self.iteration}: every episode was dropped ({reason})")
@@ -100,6 +105,7 @@ class Trainer:
             hints |= self.processes.from_main(lambda: self.look_back(batch.trajectories))
         rows = [self.view(trajectory, hints.get(trajectory.task_id)) for trajectory in batch.trajectories]
         groups = assign_advantages(rows, self.config.loss.advantage_eps)
+        self.look_ahead()
         with self.phase("score"):
             shown = self.check_teacher_sees_skills(rows, hints)
             scores = self.learner.score(rows, self.teacher)
@@ -111,6 +117,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             **rollout_metrics(batch),
+            "staleness": staleness,
             **groups,
             **losses,
             "teacher_rows_with_skill": shown,
@@ -118,10 +125,10 @@ class Trainer:
             **known,
         }
 
-    def next_tasks(self) -> list[Task]:
-        """The tasks of this iteration: every epoch is a fresh permutation, a partial last batch is left out."""
+    def tasks_of(self, iteration: int) -> list[Task]:
+        """The tasks of ``iteration``: every epoch is a fresh permutation, a partial last batch is left out."""
         size = min(self.config.rollout.tasks_per_iteration, len(self.tasks))
-        epoch, place = divmod(self.iteration - 1, len(self.tasks) // size)
+        epoch, place = divmod(iteration - 1, len(self.tasks) // size)
         order = permutation(len(self.tasks), self.config.seed, "epoch", epoch)
         return [self.tasks[i] for i in order[place * size : (place + 1) * size]]
 
@@ -143,36 +150,11 @@ class Trainer:
         """``hints`` as ``skills.shown`` has them presented."""
         return as_shown(hints, self.config.skills.shown, derive_seed(self.config.seed, "shown", self.iteration))
 
-    def sample(self, tasks: Sequence[Task], hints: Hints) -> RolloutBatch:
-        """G trajectories a task. Only methods that say so put a skill into the rollout prompt.
-
-        Tasks are split over the processes; groups never are.
-        """
-        config = self.config.rollout
-        guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
-        jobs = []
-        for task in self.processes.share(tasks):
-            hint = hints.get(task.id) if guided else None
-            for sample in range(config.group_size):
-                seed = derive_seed(self.config.seed, "rollout", self.iteration, task.id, sample)
-                jobs.append(Job(task, sample, seed, hint.skill if hint else None, hint.id if hint else None))
-        with self.actors.engine(self.version, config.temperature, teacher=self.spec.rollouts == "teacher") as engine:
-            own = rollout(
-                engine,
-                self.chat,
-                self.taskset,
-                jobs,
-                iteration=self.iteration,
-                max_turns=config.max_turns or self.taskset.max_turns,
-                max_tokens=config.max_tokens,
-                turn_timeout=self.config.env.turn_timeout,
-                episode_timeout=self.config.env.episode_timeout,
-                batch_size=config.batch_size,
-                on_turn=lambda done, total: self.listen("turn", {"done": done, "total": total}),
-            )
-        place = {task.id: i for i, task in enumerate(tasks)}
-        played = sorted(self.processes.gather(own.trajectories), key=lambda t: (place[t.task_id], t.sample))
-        return RolloutBatch(played, self.processes.gather(own.dropped))
+    def look_ahead(self) -> None:
+        """Let the next iteration's episodes begin, if that is asked for: with the weights before this update."""
+        settings, following = self.config.trainer, self.iteration + 1
+        if settings.asynchronous and following <= settings.iterations:
+            self.sampler.begin(following, self.version, self.tasks_of(following))
 
     def view(self, trajectory: Trajectory, hint: Hint | None) -> Row:
         """The student's and the teacher's prompt of one trajectory; the completion's ids are shared."""
@@ -277,6 +259,8 @@ class Trainer:
         settings = self.config.trainer
         if not settings.fsdp or self.processes.size == 1:
             return
+        if settings.asynchronous and self.config.rollout.engine != "vllm":
+            raise UsageError("trainer.asynchronous with trainer.fsdp needs rollout.engine=vllm")
         if settings.grad_norms_every:
             raise UsageError("trainer.fsdp has no separate gradient norms: set trainer.grad_norms_every=0")
         for model in (self.model, self.teacher.copy):
@@ -287,6 +271,8 @@ class Trainer:
         self, split: str, limit: int | None, *, with_reference: bool = False, teacher: bool = False
     ) -> EvalResult:
         """Greedy evaluation of the student (or the ``teacher``) on a split."""
+        if self.config.rollout.engine == "vllm":
+            self.sampler.wait()  # the server has one set of weights at a time
         with self.actors.engine(self.version, 0.0, teacher=teacher) as engine:
             return evaluate_model(
                 self.model,
@@ -322,6 +308,10 @@ class Trainer:
         if resume is not None:
             state = checkpoint.load(resume, model=self.model, optimizer=self.learner.optimizer, teacher=self.teacher)
             self.iteration = self.saved = self.version = state["iteration"]
+            if ahead := state.get("ahead"):
+                tasks = self.tasks_of(ahead["iteration"])
+                batch = RolloutBatch(checkpoint.load_ahead(resume), unpack(ahead["dropped"], tasks))
+                self.sampler.resume(ahead["iteration"], ahead["version"], batch, tasks)
             self.alarm = CollapseAlarm(**state["alarm"])
         if not self.processes.main:
             return
@@ -358,18 +348,20 @@ class Trainer:
         """Write a checkpoint; keep it apart if it is the best so far."""
         self.saved = self.iteration
         weights = checkpoint.collect(self.model, self.learner.optimizer, self.teacher)
+        state: dict[str, Any] = {"iteration": self.iteration, "alarm": self.alarm.state()}
+        trajectories: list[Trajectory] = []
+        if unfinished := self.sampler.unfinished():
+            ahead, batch = unfinished
+            trajectories, dropped = batch.trajectories, pack(batch.dropped)
+            state["ahead"] = {"iteration": ahead.iteration, "version": ahead.version, "dropped": dropped}
         if not self.processes.main:
             return
         pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
-            {
-                "iteration": self.iteration,
-                "alarm": self.alarm.state(),
-                "pending": pending,
-                "failed": self.retries.state(),
-            },
+            {**state, "pending": pending, "failed": self.retries.state()},
             weights,
+            trajectories,
             model=self.model,
             tokenizer=self.policy.tokenizer,
             teacher=self.teacher,
