@@ -142,7 +142,9 @@ def test_a_hanging_summariser_does_not_block_exit():
 
 
 def test_interrupting_the_wait():
-    code = HANGING + "try:\n    queue.collect(wait=True)\nexcept KeyboardInterrupt:\n    print('stopped')\n"
+    # Started by a shell in the background, a process inherits that SIGINT is ignored.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heard + HANGING + "try:\n    queue.collect(wait=True)\nexcept KeyboardInterrupt:\n    print('stopped')\n"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "waiting\n"
     time.sleep(2.0)  # the child must have reached its try, also on a busy machine
