@@ -93,5 +93,5 @@ class Actors:
         own = None
         if self.processes.main:
             own = VLLMServer(settings, rollouts, self.policy, weights, self.config.model.dtype, self.folder)
-        url, key = self.processes.from_main(lambda: (own.url, own.key) if own else ("", ""))
-        return own or VLLMClient(settings, url, key, rollouts.batch_size)
+        path = self.processes.from_main(lambda: own.path if own else "")
+        return own or VLLMClient(settings, path, rollouts.batch_size)

@@ -78,7 +78,8 @@ def test_ids_log_probs_and_new_weights(actors):
     assert disagreement(actors, prompt, first) < 1e-4
     assert [g.ids for g in first] == [g.ids for g in sample(actors, 0, prompt)]
     assert len({tuple(g.ids) for g in first}) > 1
-    assert all(g.ended == (g.ids[-1] in actors.policy.chat.stop_ids) for g in first)
+    limit = actors.config.rollout.max_new_tokens
+    assert all(len(g.ids) == limit or g.ended for g in first)
     noise = torch.Generator().manual_seed(0)
     for parameter in actors.policy.model.parameters():
         if parameter.requires_grad:
@@ -193,6 +194,21 @@ def test_a_run_a_dead_server_and_resume(vllm_python, tmp_path):
         assert row["sampler_gap"] < 1e-4
         assert row["sampler_gap_max"] < 1e-3
     assert not (out / "served").exists()
+
+
+def test_a_lost_connection_is_no_lost_server(actors):
+    """The server closes idle connections; one that is gone when it is used again is made anew."""
+    prompt = actors.policy.chat.prompt("Where to?")
+    before = sample(actors, 1, prompt, count=1)
+    pool = actors.server.client._transport._pool
+    for connection in pool.connections:
+        connection._connection._network_stream.close()
+    assert [g.ids for g in sample(actors, 1, prompt, count=1)] == [g.ids for g in before]
+
+
+def test_more_tokens_than_the_model_has_positions(vllm_python, tmp_path):
+    with pytest.raises(SkillSDError, match="8192 positions"):
+        train(settings(vllm_python, "rollout.max_tokens=9000"), tmp_path / "run")
 
 
 def test_servers_that_do_not_come_up(vllm_python, tmp_path):

@@ -9,12 +9,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from skillsd.config import RolloutConfig, VLLMConfig
-from skillsd.errors import SkillSDError
+from skillsd.errors import SkillSDError, UsageError
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.base import Generation, Request
 from skillsd.policy.loading import Policy
@@ -86,22 +85,30 @@ class VLLMEngine:
 
 
 class VLLMClient:
-    """HTTP to the server at ``url``, from any thread."""
+    """HTTP to the server behind the Unix socket ``path``, from any thread of a process on its machine."""
 
-    def __init__(self, config: VLLMConfig, url: str, key: str, connections: int) -> None:
-        self.config, self.url, self.key = config, url, key
+    def __init__(self, config: VLLMConfig, path: str, connections: int) -> None:
+        self.config, self.path = config, path
+        # The server drops connections that were idle for 5 s; ours are given up before.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=connections, keepalive_expiry=2.0)
         self.client = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"},
+            base_url="http://vllm",
+            transport=httpx2.HTTPTransport(uds=path, limits=limits),
             timeout=httpx2.Timeout(config.request_timeout, connect=10.0),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=connections),
-            trust_env=False,  # a proxy has no business with a local server
         )
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON answer to ``body``. Raises :class:`SkillSDError` for any other end."""
+        """The JSON answer to ``body``, which must be safe to send twice.
+
+        Raises :class:`SkillSDError` for any other end.
+        """
         try:
-            answer = self.client.post(path, json=body)
+            try:
+                answer = self.client.post(path, json=body)
+            except (httpx2.ReadError, httpx2.RemoteProtocolError):  # a connection was lost: is it the server?
+                if self.fate(wait=2.0):
+                    raise
+                answer = self.client.post(path, json=body)
         except httpx2.TimeoutException:
             raise SkillSDError(f"vllm: no answer from {path} within {self.config.request_timeout:g} s") from None
         except httpx2.HTTPError as error:
@@ -125,7 +132,8 @@ class VLLMClient:
 
 
 class VLLMServer(VLLMClient):
-    """A server process of this run's own, on a free port of the loopback interface.
+    """A server process of this run's own. It listens on a socket in a folder that this user alone may enter, because
+    its control endpoints, which take the weights, ask for no key.
 
     Raises :class:`SkillSDError` (one line) if it does not come up; ``folder`` then has its log, ``vllm.log``.
     """
@@ -140,11 +148,20 @@ class VLLMServer(VLLMClient):
         folder: Path,
     ) -> None:
         """``weights``: the plain ones of ``policy`` (see :func:`plain_weights`), served first, in ``dtype``."""
-        super().__init__(config, f"http://127.0.0.1:{_free_port()}", secrets.token_hex(16), rollout.batch_size)
+        needed = rollout.max_tokens + rollout.max_new_tokens
+        positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None) or needed
+        if needed > positions:
+            raise UsageError(
+                f"vllm: rollout.max_tokens + rollout.max_new_tokens = {needed} is more than the model's {positions} "
+                "positions: lower rollout.max_tokens"
+            )
+        # Not in the folder of the run: a socket's path may have some hundred characters at most.
+        self.private = tempfile.mkdtemp(prefix="skillsd-")
+        super().__init__(config, f"{self.private}/vllm", rollout.batch_size)
         self.model, self.folder, self.loads = policy.model, folder.absolute(), 0
         self._write(weights)
         policy.tokenizer.save_pretrained(self._served)
-        self.log = (self.folder / "vllm.log").open("w")
+        self.log = (self.folder / "vllm.log").open("a")
         self.process = self._start(rollout, dtype)
         self._wait()
 
@@ -153,7 +170,8 @@ class VLLMServer(VLLMClient):
         old, self.loads = self._served, self.loads + 1
         self._write(weights)
         self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self._served)}})
-        self.post("/reset_prefix_cache", {})
+        if self.post("/reset_prefix_cache", {}).get("success") is not True:
+            raise SkillSDError("vllm: the prefix cache of the old weights cannot be emptied; go on with --resume")
         shutil.rmtree(old, ignore_errors=True)
 
     def fate(self, wait: float = 0.0) -> str | None:
@@ -174,6 +192,7 @@ class VLLMServer(VLLMClient):
         self.process.wait()
         self.log.close()
         shutil.rmtree(self.folder / "served", ignore_errors=True)
+        shutil.rmtree(self.private, ignore_errors=True)
 
     @property
     def _served(self) -> Path:
@@ -196,13 +215,13 @@ class VLLMServer(VLLMClient):
         python, context = self.config.python, rollout.max_tokens + rollout.max_new_tokens
         words = [
             python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self._served),
-            "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", self.url.rsplit(":", 1)[1],
+            "--served-model-name", MODEL, "--uds", self.path,
             "--dtype", dtype, "--max-model-len", str(context), "--max-num-seqs", str(rollout.batch_size),
             "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--enable-prefix-caching",
             *self.config.args,
         ]  # fmt: skip
-        env = {**os.environ, "VLLM_API_KEY": self.key, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        for name in ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        for name in ("VLLM_API_KEY", "PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
             env.pop(name, None)  # of this run, not of the server
         if self.config.cuda_visible_devices is not None:
             env["CUDA_VISIBLE_DEVICES"] = self.config.cuda_visible_devices
@@ -230,12 +249,6 @@ class VLLMServer(VLLMClient):
                 self.close()
                 raise SkillSDError(f"vllm: {reason}")
             time.sleep(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:
