@@ -48,8 +48,8 @@ class Actors:
             yield VLLMEngine(self._server(version), chat, temperature=temperature, max_new_tokens=limit)
             return
         who = self.teacher.active() if teacher else nullcontext(self.policy.model)
-        with who as model, whole(model), precision(self.config.model, model):
-            yield TransformersEngine(model, chat, temperature=temperature, max_new_tokens=limit)
+        with who as model, whole(model), self._here(model, temperature) as player:
+            yield player
 
     def engine_apart(self, version: int, temperature: float) -> AbstractContextManager[Engine]:
         """An engine with the student's weights of this moment, which later updates do not reach.
@@ -62,10 +62,11 @@ class Actors:
         if self.apart is None:
             self.apart = copy.deepcopy(self.policy.model).requires_grad_(False)
         self.apart.load_state_dict(self.policy.model.state_dict())
-        return self._apart(self.apart, temperature)
+        return self._here(self.apart, temperature)
 
     @contextmanager
-    def _apart(self, model: PreTrainedModel, temperature: float) -> Iterator[Engine]:
+    def _here(self, model: PreTrainedModel, temperature: float) -> Iterator[Engine]:
+        """``model`` as a player in this process."""
         limit = self.config.rollout.max_new_tokens
         with precision(self.config.model, model):  # autocast belongs to a thread
             yield TransformersEngine(model, self.policy.chat, temperature=temperature, max_new_tokens=limit)

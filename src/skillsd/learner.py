@@ -351,9 +351,8 @@ class Learner:
             index = [taught[i] for i in micro]
             ids = first = None
             if self.first is not None:
-                k = min(loss.top_k, self.model.config.get_text_config().vocab_size)
                 with self.first.active() as anchor, precision(self.config.model, anchor):
-                    (_, _, first), ids = top_candidates(anchor, views, k, temperature)
+                    (_, _, first), ids = top_candidates(anchor, views, loss.top_k, temperature)
             with precision(self.config.model, self.model):
                 logp, mask, top = score_tokens(self.model, views, temperature, candidates=ids)
             parts = {}

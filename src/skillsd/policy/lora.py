@@ -56,10 +56,10 @@ def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
             weight = found.pop(f"{name}.base_layer.weight")
-            found[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
+            found[f"{name}.weight"] = weight + module.get_delta_weight("default").detach().to(weight.dtype)
             if (bias := found.pop(f"{name}.base_layer.bias", None)) is not None:
                 found[f"{name}.bias"] = bias
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}
+    return {name: tensor.cpu().clone().contiguous() for name, tensor in found.items()}
 
 
 def is_adapter(folder: str) -> bool:
