@@ -1,7 +1,6 @@
 """The OpenAI-compatible summariser against a real vLLM server (fixture ``vllm_server``: its base URL with /v1)."""
 
 import httpx2
-import pytest
 
 from skillsd.config import SummarizerConfig
 from skillsd.envs.base import Task
@@ -12,18 +11,10 @@ from skillsd.skills.summarize.store import SummaryStore
 from skillsd.trajectory import Trajectory, Turn
 
 
-@pytest.fixture
-def server(request):
-    try:
-        return request.getfixturevalue("vllm_server")
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture vllm_server: the vLLM environment is not set up (make test-engines)")
-
-
-def test_a_real_server_answers_in_the_schema(server):
-    model = httpx2.get(f"{server}/models").json()["data"][0]["id"]
+def test_a_real_server_answers_in_the_schema(vllm_server):
+    model = httpx2.get(f"{vllm_server}/models").json()["data"][0]["id"]
     settings = SummarizerConfig(
-        base_url=server, model=model, temperature=0, answer_tokens=400, conversation_chars=1000, timeout=240
+        base_url=vllm_server, model=model, temperature=0, answer_tokens=400, conversation_chars=1000, timeout=240
     )
     summarizer = OpenAISummarizer(settings, SummaryStore(None))
     turns = [Turn("```up```", "You ran into a wall.", True), Turn("```left```", "The box is on the target.", True)]
