@@ -16,6 +16,7 @@ from rich.table import Table
 from skillsd.cli.common import Json, Set, console, pair
 from skillsd.cli.env import env_app
 from skillsd.cli.skills import explain, probe, skills_app
+from skillsd.cli.warm_up import warm_up
 from skillsd.errors import SkillSDError, UsageError
 
 app = typer.Typer(
@@ -172,6 +173,7 @@ def compare(
         raise typer.Exit(1)
 
 
+app.command("warm-up")(warm_up)
 app.command()(probe)
 app.command()(explain)
 

@@ -94,6 +94,18 @@ class HasReference(Protocol):
 
 
 @runtime_checkable
+class HasDemonstrations(Protocol):
+    """A task set that can show how it is done: needed by ``skillsd warm-up``.
+
+    It may name the split that is best learnt from as ``warm_up_split`` (default: the one that is trained on).
+    """
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        """The assistant messages of an episode that solves ``task``."""
+        ...
+
+
+@runtime_checkable
 class HasVerdicts(Protocol):
     """A task set that can tell good actions from bad ones: ``skillsd probe`` then measures whether the teacher can."""
 

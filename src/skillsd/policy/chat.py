@@ -59,6 +59,10 @@ class ChatFormat:
         """One user message and the generation prompt."""
         return self._head + self._encode(user) + self._tail
 
+    def message(self, text: str) -> list[int]:
+        """What the assistant would write to say ``text``, without the end of its turn."""
+        return self._encode(text)
+
     def followup(self, observation: str, ended: bool) -> list[int]:
         """What stands between the assistant's last token and its next turn; ``ended``: it wrote the end itself."""
         return self._lead[ended] + self._encode(observation) + self._after

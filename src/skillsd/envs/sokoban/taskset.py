@@ -11,15 +11,18 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from rich.text import Text
 
 from skillsd.envs.base import Score, Step, Task
 from skillsd.envs.sokoban.game import DIRECTIONS, GLYPHS, Board, canonical_hash, read_boxoban
+from skillsd.envs.sokoban.generate import generate
+from skillsd.envs.sokoban.make_levels import SPLITS
 from skillsd.envs.sokoban.solver import best_moves, distances, solve
-from skillsd.envs.sokoban.text import INVALID, PROMPT, parse_action
+from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action, parse_action
 from skillsd.errors import SkillSDError, UsageError
+from skillsd.seeding import derive_seed
 from skillsd.skills.skill import Skill
 
 _MAX_TURNS = {"paper": 40, "one_box": 20}
@@ -67,9 +70,10 @@ class SokobanTasks:
     """Splits of Sokoban levels.
 
     ``variant`` "paper": 96 training and 64 test levels of 6x6 with 2 boxes, 40 turns, and ``extra``, 512 more unseen
-    ones; "one_box": 6x6 with 1 box, 20 turns, ``train`` / ``test`` / ``validation``. ``levels`` (and
-    ``test_levels``) name Boxoban text files to use instead, as ``train`` and ``test`` (without ``test_levels`` both
-    are the same), with 40 turns. Raises :class:`UsageError` for a wrong option and :class:`SkillSDError` for a
+    ones; "one_box": 6x6 with 1 box, 20 turns, ``train`` / ``test`` / ``validation``. Both have ``warm_up``, 10,000
+    levels of the same kind that are none of these, not even turned or mirrored. ``levels`` (and ``test_levels``) name
+    Boxoban text files to use instead, as ``train`` and ``test`` (without ``test_levels`` both are the same), with 40
+    turns. Raises :class:`UsageError` for a wrong option and :class:`SkillSDError` for a
     malformed file.
     """
 
@@ -91,8 +95,10 @@ class SokobanTasks:
             raise UsageError("sokoban: test_levels needs levels, the file to train on")
         self.max_turns = max_turns or _MAX_TURNS["paper" if levels is not None else variant]
         if levels is None:
-            self._splits = _fixed(variant)
+            self._splits: dict[str, Sequence[Task]] = {**_fixed(variant), "warm_up": Generated(variant)}
+            self.warm_up_split = "warm_up"
         else:
+            self.warm_up_split = "train"
             train = _boxoban(levels)
             self._splits = {"train": train, "test": train if test_levels is None else _boxoban(test_levels)}
 
@@ -115,6 +121,13 @@ class SokobanTasks:
         if moves is None:
             raise SkillSDError(f"task {task.id} has no solution")
         return describe_solution(level, moves)
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """The messages of the solver's shortest solution."""
+        moves = solve(Board(str(task.data["level"])))
+        if moves is None:
+            raise SkillSDError(f"task {task.id} has no solution")
+        return [format_action(move) for move in moves]
 
     def verdicts(self, task: Task, actions: Sequence[str]) -> list[bool | None]:
         """Whether each message makes a move that is on a shortest way to the goal; None once the level is lost."""
@@ -192,6 +205,38 @@ def _fixed(variant: str) -> dict[str, list[Task]]:
     }
 
 
+class Generated(Sequence[Task]):
+    """Levels made when they are asked for, the same ones every time, and none that is shipped."""
+
+    def __init__(self, variant: str, size: int = 10_000) -> None:
+        self.variant, self.size = variant, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        """One level, or a list of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not -self.size <= index < self.size:
+            raise IndexError(index)
+        index %= self.size
+        boxes, least, splits = SPLITS[self.variant]
+        depth = splits["train"][index % len(splits["train"])][0]
+        for attempt in range(1000):
+            seed = derive_seed("levels", self.variant, "warm_up", index, attempt)
+            level = generate(seed, boxes=boxes, depth=depth)
+            if level.optimal >= least and canonical_hash(level.text) not in held_out_hashes():
+                return _task(
+                    f"{self.variant}-warm_up-{index:05d}", level.text, depth=level.depth, optimal=level.optimal
+                )
+        raise SkillSDError(f"sokoban: no level {index} was found")
+
+
 def _boxoban(path: str) -> list[Task]:
     try:
         levels = read_boxoban(Path(path).read_text("utf-8"))
@@ -208,6 +253,7 @@ def _boxoban(path: str) -> list[Task]:
     return tasks
 
 
+@cache
 def held_out_hashes() -> frozenset[str]:
     """Canonical hashes of all shipped levels: the base model's recipe keeps clear of them."""
     return frozenset(

@@ -25,6 +25,10 @@ def make_summarizer(
     ``folder``: where ``openai`` keeps its cache unless ``summarizer.cache`` says so; None: in memory. Raises
     :class:`UsageError` for another name, a class that makes no summariser, or settings that are missing.
     """
+    if name == "rules" and config is not None and config.env.name == "appworld":
+        from skillsd.skills.summarize.appworld_rules import AppWorldRules
+
+        return AppWorldRules()
     if name == "rules":
         from skillsd.skills.summarize.sokoban_rules import SokobanRules
 
