@@ -14,11 +14,12 @@ from skillsd.rollout import RolloutBatch
 def rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
     """Means over episodes, except: ``tokens`` and ``dropped`` are sums, ``valid_actions`` is over turns,
     ``entropy`` (nats) over episodes' action-token means, ``repeated_actions`` the share of turns that repeat the
-    most common message of their episode."""
+    most common message of their episode, and ``env_NAME`` counts what the environment noted as an event."""
     trajectories = batch.trajectories
     count = len(trajectories)
     turns = [turn for t in trajectories for turn in t.turns]
     repeats = sum(max(Counter(turn.action for turn in t.turns).values(), default=0) for t in trajectories)
+    events = Counter(name for turn in turns for name in turn.info.get("events", ()))
     rewards = [t.reward for t in trajectories]
     return {
         "reward": sum(rewards) / count,
@@ -33,6 +34,7 @@ def rollout_metrics(batch: RolloutBatch) -> dict[str, float]:
         "entropy": sum(t.entropy for t in trajectories) / count,
         "tokens": sum(len(t.ids) for t in trajectories),
         "action_tokens": sum(t.action_tokens for t in trajectories) / count,
+        **{f"env_{name}": n for name, n in sorted(events.items())},
         "token_limit": sum(t.status == "token_limit" for t in trajectories) / count,
     }
 

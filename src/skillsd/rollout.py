@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from skillsd.envs.base import Environment, Step, Task, TaskSet
+from skillsd.envs.base import Environment, Score, Step, Task, TaskSet
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.base import Engine, Generation, Request
 from skillsd.skills.skill import Skill
@@ -102,6 +102,7 @@ def rollout(
             _advance(live, generations, chat, turn_timeout)
             for episode in live:
                 _limits(episode, max_turns, max_tokens, episode_timeout)
+            _score([e for e in live if e.over and e.failure is None], turn_timeout)
             engine.release([e.number for e in live if e.over])
             tell(sum(e.over for e in everyone))
         _close(everyone, turn_timeout)
@@ -176,18 +177,11 @@ def _advance(live: list[_Episode], generations: list[Generation], chat: ChatForm
         texts[episode.number] = chat.decode(generation.ids)
     ended = {e.number: g.ended for e, g in zip(live, generations, strict=True)}
 
-    def step(episode: _Episode) -> tuple[Step, Any]:
-        result = episode.environment.step(texts[episode.number])
-        return result, episode.environment.score()
-
-    def take(episode: _Episode, answer: tuple[Step, Any]) -> None:
-        result, score = answer
+    def take(episode: _Episode, result: Step) -> None:
         trajectory = episode.trajectory
         assert trajectory is not None
         valid = bool(result.info.get("valid", True))
         trajectory.turns.append(Turn(texts[episode.number], result.observation, valid, dict(result.info)))
-        trajectory.reward, trajectory.success = float(score.reward), bool(score.success)
-        trajectory.completion = float(score.completion)
         trajectory.entropy = episode.entropy / max(1, trajectory.action_tokens)
         if result.done:
             trajectory.status, episode.over = "done", True
@@ -197,7 +191,19 @@ def _advance(live: list[_Episode], generations: list[Generation], chat: ChatForm
         trajectory.action_mask += [0] * len(ids)
         trajectory.logps += [0.0] * len(ids)
 
-    _call(live, step, tuple, timeout, take)
+    _call(live, lambda e: e.environment.step(texts[e.number]), object, timeout, take)
+
+
+def _score(over: list[_Episode], timeout: float) -> None:
+    """Ask for the outcome of episodes that are over."""
+
+    def take(episode: _Episode, score: Score) -> None:
+        trajectory = episode.trajectory
+        assert trajectory is not None
+        trajectory.reward, trajectory.success = float(score.reward), bool(score.success)
+        trajectory.completion = float(score.completion)
+
+    _call(over, lambda e: e.environment.score(), object, timeout, take)
 
 
 def _limits(episode: _Episode, max_turns: int, max_tokens: int, episode_timeout: float) -> None:

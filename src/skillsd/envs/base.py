@@ -24,8 +24,8 @@ class Task:
 class Step:
     """What the environment answers to one action.
 
-    ``info`` may hold ``valid`` (bool: did the text contain a legal action) and ``action`` (str: the
-    action as understood); both are recorded and counted, anything else is carried along.
+    ``info`` may hold ``valid`` (bool: did the text contain a legal action), ``action`` (str: the action as understood)
+    and ``events`` (names of what is worth counting); they are recorded and counted, anything else is carried along.
     """
 
     observation: str
@@ -59,7 +59,7 @@ class Environment(Protocol):
         ...
 
     def score(self) -> Score:
-        """Score the episode as it stands. Valid at any time after ``reset``."""
+        """Score the episode as it stands. Valid at any time after ``reset``; a rollout asks once, at the end."""
         ...
 
     def close(self) -> None:

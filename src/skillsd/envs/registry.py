@@ -14,6 +14,7 @@ from skillsd.plugins import find
 
 #: What is imported when it is asked for, as module:attribute; those of integrations need the extra of their name.
 _SHIPPED = {
+    "appworld": "skillsd.envs.appworld.environment:AppWorldTasks",
     "sokoban": "skillsd.envs.sokoban.taskset:SokobanTasks",
     "gymnasium": "skillsd.integrations.gymnasium:GymnasiumTasks",
     "openenv": "skillsd.integrations.openenv:OpenEnvTasks",

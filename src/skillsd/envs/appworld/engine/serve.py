@@ -1,0 +1,129 @@
+"""AppWorld over HTTP on a Unix socket, in a process of its own: ``python serve.py agent|judge SOCKET``.
+
+Run by the engine's Python, which has no skillsd. The ``agent`` runs the agent's code in one world at a time and has no
+ground truth; the ``judge`` runs none and scores what the agent's process left on disk. Both end with their parent, which
+holds the other end of stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import threading
+from typing import Any
+
+#: Where Python, the engine and its libraries are read from; everything else is out of an agent's reach.
+_SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/urandom")
+
+#: Characters of one output that the engine's logs keep.
+_LOGGED = 100_000
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    role, socket = sys.argv[1:]
+    root, temporary = os.environ["APPWORLD_ROOT"], os.environ["TMPDIR"]
+    state: dict[str, object] = {"files": False, "network": False}
+    if role == "agent":
+        from confine import confine
+
+        code = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
+        readable = [*_SYSTEM, *code, os.path.dirname(__file__), os.environ["APPWORLD_CACHE"], os.path.join(root, "data")]
+        writable = [os.path.join(root, "experiments"), temporary, os.path.dirname(socket), "/dev/null"]
+        state = confine(readable, writable)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    app = agent(state) if role == "agent" else judge()
+    import uvicorn
+
+    uvicorn.run(app, uds=socket, log_level="warning", lifespan="off")
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)
+
+
+def agent(state: dict[str, object]) -> Any:
+    """/start, /run and /end of one world, and /state: what confines this process."""
+    from appworld.environment import AppWorld
+    from fastapi import Body, FastAPI
+
+    app, worlds = FastAPI(), dict[str, Any]()
+
+    class World(AppWorld):  # type: ignore[misc]
+        """The engine's world, whose logs do not fill the disk."""
+
+        def save_logs(self) -> None:
+            """Save no more than so much of an output, and what can be written at all."""
+            for exchange in self.environment_io[-1:]:
+                for key, text in exchange.items():
+                    exchange[key] = text[:_LOGGED].encode("utf-8", "replace").decode("utf-8")
+            super().save_logs()
+
+    @app.get("/state")
+    async def show() -> dict[str, object]:
+        return state
+
+    @app.post("/start")
+    async def start(task_id: str = Body(...), name: str = Body(...), timeout: int = Body(...)) -> dict[str, Any]:
+        _end(worlds)
+        world = World(
+            task_id=task_id,
+            experiment_name=name,
+            load_ground_truth=False,
+            timeout_seconds=timeout,
+            max_interactions=10_000,
+        )
+        worlds["live"] = world
+        task = world.task
+        keys = ("first_name", "last_name", "email", "phone_number")
+        return {"instruction": task.instruction, "user": {key: task.supervisor[key] for key in keys}}
+
+    @app.post("/run")
+    async def run(code: str = Body(...), limit: int = Body(...)) -> dict[str, Any]:
+        world = worlds["live"]
+        output = str(world.execute(code))
+        head = output[:limit].encode("utf-8", "replace").decode("utf-8")
+        return {"output": head, "length": len(output), "completed": bool(world.task_completed())}
+
+    @app.post("/end")
+    async def end() -> dict[str, bool]:
+        _end(worlds)
+        return {"ended": True}
+
+    return app
+
+
+def _end(worlds: dict[str, Any]) -> None:
+    world = worlds.pop("live", None)
+    if world is not None:
+        world.close()
+
+
+def judge() -> Any:
+    """/judge: the official evaluator's verdict on what an episode left on disk."""
+    from appworld.apps.model_lib import CachedDBHandler
+    from appworld.evaluator import evaluate_task
+    from fastapi import Body, FastAPI
+
+    app = FastAPI()
+
+    @app.get("/state")
+    async def show() -> dict[str, object]:
+        return {}
+
+    @app.post("/judge")
+    async def verdict(task_id: str = Body(...), name: str = Body(...)) -> dict[str, Any]:
+        try:
+            found = evaluate_task(task_id=task_id, experiment_name=name, suppress_errors=True, save_report=False)
+            return {"passed": len(found.passes), "tests": found.num_tests, "success": bool(found.success)}
+        finally:
+            CachedDBHandler.reset()
+
+    return app
+
+
+if __name__ == "__main__":
+    main()
