@@ -66,6 +66,36 @@ class Stage:
         app, name = model.split(".")
         return self.models[app][name].create_save(**fields)
 
+    def note(self, title: str, content: str, *tags: str, pinned: bool = False) -> int:
+        """A note of the user's."""
+        row = self.add(
+            "simple_note.Note", user_id=self.user.id, title=title, content=content, tags=list(tags), pinned=pinned
+        )
+        return int(row.id)
+
+    def project(self, name: str) -> int:
+        """A todoist project of the user's."""
+        project = self.add("todoist.Project", user_id=self.user.id, name=name, color="blue", is_inbox=False)
+        self.add("todoist.ProjectCollaboratorLink", project_id=project.id, user_id=self.user.id)
+        return int(project.id)
+
+    def todo(self, project: int, title: str, **fields: Any) -> int:
+        """A task in one of the user's projects, behind the others."""
+        order = self.models.todoist.Task.count(project_id=project)
+        given = {"priority": "medium", "order_index": order, **fields}
+        return int(self.add("todoist.Task", project_id=project, user_id=self.user.id, title=title, **given).id)
+
+    def file(self, path: str, content: str) -> int:
+        """A file in the user's home folder (the folders on the way are made)."""
+        folder, *_ = f"{self.user.home}{path}".rpartition("/")
+        parts = folder.split("/")
+        for depth in range(2, len(parts) + 1):
+            place = "/".join(parts[:depth]) + "/"
+            if not self.models.file_system.Directory.exists(user_id=self.user.id, path=place):
+                self.add("file_system.Directory", user_id=self.user.id, path=place)
+        row = self.add("file_system.File", user_id=self.user.id, path=f"{self.user.home}{path}", content=content)
+        return int(row.id)
+
     def expect_added(self, model: str, **fields: Any) -> None:
         """The agent is to add a row with these fields."""
         self._expected(model)["added"].append(fields)

@@ -66,6 +66,11 @@ class Person:
         """The address of all accounts."""
         return f"{self.first}.{self.last}@postbird.com".lower()
 
+    @property
+    def home(self) -> str:
+        """The home folder in the file system app."""
+        return f"/home/{self.first.lower()}/"
+
     def password(self, app: str) -> str:
         """A password of its own for each app."""
         return f"{self.first[:3].lower()}-{random.Random(f'{self.email} {app}').randrange(10**6):06d}"
@@ -153,12 +158,13 @@ def _belongings(models: Any, person: Person, rng: random.Random) -> None:
             user_id=person.id, title=title, content=_NOTES[title], tags=["home"], pinned=False
         )
     inbox = models.todoist.Project.create_save(user_id=person.id, name="Inbox", is_inbox=True, color="charcoal")
+    models.todoist.ProjectCollaboratorLink.create_save(project_id=inbox.id, user_id=person.id)
     for order, title in enumerate(rng.sample(_CHORES, 3)):
         models.todoist.Task.create_save(project_id=inbox.id, user_id=person.id, title=title, order_index=order, priority="medium")
-    for path in ("/home/", f"/home/{person.first.lower()}/", f"/home/{person.first.lower()}/documents/"):
+    for path in ("/", "/home/", person.home, f"{person.home}documents/", f"{person.home}downloads/"):
         models.file_system.Directory.create_save(user_id=person.id, path=path)
     models.file_system.File.create_save(
-        user_id=person.id, path=f"/home/{person.first.lower()}/documents/readme.txt", content="Papers and lists."
+        user_id=person.id, path=f"{person.home}documents/readme.txt", content="Papers and lists."
     )
     models.spotify.MusicPlayer.create_save(user_id=person.id)
     for song in rng.sample(range(1, 121), 4):
@@ -173,8 +179,10 @@ def _traffic(models: Any, everyone: list[Person]) -> None:
     rng = random.Random("traffic")
     for person in everyone:
         for other, _ in rng.sample(friends(person), 3):
-            text(models, person, other, rng.choice(_TEXTS), f"2024-05-{rng.randrange(1, 15):02d}T{rng.randrange(8, 22):02d}:15:00")
-            paid(models, person, other, rng.randrange(4, 60), rng.choice(_TREATS), f"2024-04-{rng.randrange(1, 29):02d}T12:00:00")
+            day, hour = rng.randrange(1, 15), rng.randrange(8, 22)
+            text(models, person, other, rng.choice(_TEXTS), f"2024-05-{day:02d}T{hour:02d}:15:00")
+            amount, what = rng.randrange(4, 60), rng.choice(_TREATS)
+            paid(models, person, other, amount, what, f"2024-03-{rng.randrange(1, 29):02d}T12:00:00")
 
 
 def text(models: Any, sender: Person, receiver: Person, message: str, at: str) -> None:

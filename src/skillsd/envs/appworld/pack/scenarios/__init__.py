@@ -1,3 +1,8 @@
 """The scenarios, grouped by what they are about. Importing this registers them all."""
 
-import scenarios.notes  # noqa: F401
+import scenarios.files
+import scenarios.money
+import scenarios.music
+import scenarios.notes
+import scenarios.phone
+import scenarios.todos  # noqa: F401
