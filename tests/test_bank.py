@@ -237,16 +237,16 @@ def test_killed_again_and_again_the_bank_stays_sound(tmp_path):
         "import itertools, sys\n"
         "from skillsd.skills import Skill, SkillBank\n"
         f"bank = SkillBank({str(path)!r}, capacity=4)\n"
-        "print('open', flush=True)\n"
         "for i in itertools.count():\n"
         "    text = f'{sys.argv[1]} {i} ' * 50\n"
         "    bank.add('t', Skill(success_analysis=text, mistake_analysis=text, golden_workflow=text), 0.5)\n"
         "    bank.credit(bank.retrieve('t').id, 1.0)\n"
+        "    if not i: print('writing', flush=True)\n"
     )
     seen = 0
     for attempt in range(10):
         process = subprocess.Popen([sys.executable, "-c", code, str(attempt)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "open\n"
+        assert process.stdout.readline() == "writing\n"
         time.sleep(0.03 + 0.007 * attempt)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()

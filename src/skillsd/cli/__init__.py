@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from skillsd.cli.appworld import appworld_app
 from skillsd.cli.common import Json, Set, console, pair
 from skillsd.cli.env import env_app
 from skillsd.cli.skills import explain, probe, skills_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 base_model_app = typer.Typer(no_args_is_help=True, help="The embedded base model and its recipe.")
 app.add_typer(skills_app, name="skills")
 app.add_typer(env_app, name="env")
+app.add_typer(appworld_app, name="appworld")
 app.add_typer(base_model_app, name="base-model")
 
 

@@ -214,4 +214,6 @@ def _template(name: str) -> jinja2.Template:
         text = path.read_text("utf-8")
         return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)
     except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
-        raise UsageError(f"appworld: prompt {name!r} is neither agent, short nor a readable Jinja file ({error})") from None
+        raise UsageError(
+            f"appworld: prompt {name!r} is neither agent, short nor a readable Jinja file ({error})"
+        ) from None

@@ -22,8 +22,8 @@ _NAMES = frozenset(
 )
 #: Attributes that reach other modules, or the inside of functions and frames.
 _ATTRIBUTES = frozenset(
-    "appworld attrgetter builtins cr_frame codecs ctypes environ f_back f_builtins f_globals f_locals fork func_globals "
-    "gi_frame importlib methodcaller modules mro open os pathlib popen posix requester shutil socket subprocess sys "
+    "appworld attrgetter builtins cr_frame codecs ctypes environ f_back f_builtins f_globals f_locals fork "
+    "func_globals gi_frame importlib methodcaller modules mro open os pathlib popen posix requester shutil socket subprocess sys "
     "system tb_frame tb_next".split()
 )
 #: The only attributes with underscores in front that are of use to a person.
@@ -55,7 +55,9 @@ def check(code: str) -> None:
         for module in _imports(node):
             if module not in MODULES:
                 known = ", ".join(sorted(MODULES))
-                raise Refused(f"line {node.lineno}: there is no {module}; these modules are there: {known}", False)
+                raise Refused(
+                    f"line {getattr(node, 'lineno', 1)}: there is no {module}; these modules are there: {known}", False
+                )
 
 
 def _imports(node: ast.AST) -> list[str]:

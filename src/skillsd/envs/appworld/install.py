@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skillsd.cache import cache_folder
 from skillsd.errors import SkillSDError, UsageError
@@ -42,7 +43,10 @@ def find_engine() -> Engine:
 
 
 def data_root(data: str) -> Path:
-    """The folder that ``data`` names: ``pack``, ``official``, or a path. Raises :class:`UsageError` if it is not whole."""
+    """The folder that ``data`` names: ``pack``, ``official``, or a path.
+
+    Raises :class:`UsageError` if it is not a whole data root.
+    """
     root = home() / data if data in ("pack", "official") else Path(data).expanduser().absolute()
     missing = [name for name in ("datasets", "tasks", "base_dbs", "api_docs") if not (root / "data" / name).is_dir()]
     if data == "pack" and not missing and not (root / "pack.json").is_file():
@@ -68,6 +72,34 @@ def setup(tell: Callable[[str], None], *, data: bool = True, python: str | None 
     build_pack(tell)
     if data:
         _fetch(folder, tell)
+
+
+def state(start: bool = False) -> dict[str, Any]:
+    """What is set up; with ``start`` also what confines an agent here, for which a server is started."""
+    found: dict[str, Any] = {"home": str(home())}
+    try:
+        engine = find_engine()
+        found["engine"] = _run([str(engine.python), "-m", "pip", "show", "appworld"], "pip").split("\n")[1]
+    except SkillSDError as error:
+        return {**found, "engine": str(error), "ok": False}
+    for data in ("pack", "official"):
+        try:
+            names = sorted(path.stem for path in (data_root(data) / "data" / "datasets").glob("*.txt"))
+            found[data] = f"there, with the splits {', '.join(names)}"
+        except UsageError as error:
+            found[data] = str(error)
+    found["ok"] = found["pack"].startswith("there") or found["official"].startswith("there")
+    if start and found["ok"]:
+        from skillsd.envs.appworld.servers import Pool
+
+        pool = Pool(engine, data_root("pack" if found["pack"].startswith("there") else "official"), 1)
+        try:
+            with pool.lend() as server:
+                held = [name for name, there in server.state.items() if there]
+            found["confined"] = f"agents' code has no access to {' or '.join(held) or 'nothing (no sandbox here)'}"
+        finally:
+            pool.close()
+    return found
 
 
 def build_pack(tell: Callable[[str], None]) -> None:

@@ -35,7 +35,7 @@ class _PathRule(ctypes.Structure):
 
 
 def confine(readable: Sequence[str], writable: Sequence[str]) -> dict[str, object]:
-    """Limits of memory, files and core dumps; no network; no files but the ``readable`` and ``writable`` ones and what is in them.
+    """Limit memory, files and core dumps; no network; no files but ``readable`` and ``writable`` and what is in them.
 
     Returns what of it holds here: {"files": bool, "network": bool}. Must be called before any thread is started.
     """

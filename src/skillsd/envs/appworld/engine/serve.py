@@ -1,8 +1,8 @@
 """AppWorld over HTTP on a Unix socket, in a process of its own: ``python serve.py agent|judge SOCKET``.
 
 Run by the engine's Python, which has no skillsd. The ``agent`` runs the agent's code in one world at a time and has no
-ground truth; the ``judge`` runs none and scores what the agent's process left on disk. Both end with their parent, which
-holds the other end of stdin.
+ground truth; the ``judge`` runs none and scores what the agent's process left on disk. Both end with their parent,
+which holds the other end of stdin.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ def main() -> None:
         from confine import confine
 
         code = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
-        readable = [*_SYSTEM, *code, os.path.dirname(__file__), os.environ["APPWORLD_CACHE"], os.path.join(root, "data")]
+        readable = [
+            *_SYSTEM,
+            *code,
+            os.path.dirname(__file__),
+            os.environ["APPWORLD_CACHE"],
+            os.path.join(root, "data"),
+        ]
         writable = [os.path.join(root, "experiments"), temporary, os.path.dirname(socket), "/dev/null"]
         state = confine(readable, writable)
     threading.Thread(target=_end_with_parent, daemon=True).start()

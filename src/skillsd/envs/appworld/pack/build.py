@@ -73,7 +73,8 @@ def build(root: Path) -> None:
     world.seed_base(models)
     models.save(str(base), format="full", app_names=apps, skip_mandatory_apps=False)
     models.close()
-    manifest, solutions, splits = {}, {}, {"train": [], "dev": [], "test": []}
+    manifest, solutions = {}, {}
+    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     everything = list(tasks.all_tasks())
     for number, task in enumerate(everything, 1):
         tasks.write(task, data, apps)

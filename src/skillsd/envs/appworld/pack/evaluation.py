@@ -4,9 +4,12 @@ Copied into each task; called by the engine's own evaluator, which counts the ``
 """
 
 import json
+from typing import Any
 
 
-def evaluate(test, models, public_data, private_data, main_user, ground_truth_answer):
+def evaluate(
+    test: Any, models: Any, public_data: Any, private_data: Any, main_user: Any, ground_truth_answer: Any
+) -> None:
     """One test for the answer, one for each expected change, and that nothing else was touched."""
     with test("assert the task was completed with the right answer."):
         task = models.end.supervisor.Task.first()
@@ -40,15 +43,15 @@ def evaluate(test, models, public_data, private_data, main_user, ground_truth_an
         test.case(models.changed_model_names(ignore=spared), "==", set())
 
 
-def _fits(record, wanted):
+def _fits(record: Any, wanted: dict[str, Any]) -> bool:
     return all(_same(getattr(record, field), value) for field, value in wanted.items())
 
 
-def _same(found, wanted):
+def _same(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, float):
         return isinstance(found, (int, float)) and abs(found - wanted) < 0.005
     if isinstance(wanted, list):
         return isinstance(found, list) and sorted(map(str, found)) == sorted(map(str, wanted))
     if hasattr(found, "isoformat"):
-        return found.isoformat().startswith(str(wanted))
-    return found == wanted
+        return bool(found.isoformat().startswith(str(wanted)))
+    return bool(found == wanted)

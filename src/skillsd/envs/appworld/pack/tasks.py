@@ -209,7 +209,10 @@ def write(task: PackTask, data: Path, apps: list[str]) -> None:
         (folder / "specs.json", specs),
         (truth / "metadata.json", metadata),
         (truth / "public_data.json", {}),
-        (truth / "private_data.json", {"expected": stage.expected, "side_effects": [*_SIDE_EFFECTS, *stage.side_effects]}),
+        (
+            truth / "private_data.json",
+            {"expected": stage.expected, "side_effects": [*_SIDE_EFFECTS, *stage.side_effects]},
+        ),
         (truth / "answer.json", stage.answer),
         (truth / "test_data.json", _tests(stage)),
     ):

@@ -93,7 +93,8 @@ def people() -> list[Person]:
 
 def friends(person: Person) -> list[tuple[Person, tuple[str, ...]]]:
     """Whom ``person`` has as phone contacts, with their relationships; it is mutual."""
-    everyone, found = people(), []
+    everyone = people()
+    found: list[tuple[Person, tuple[str, ...]]] = []
     for step in (1, 2, 3, 5, 8):
         relation = _RELATIONS[step % len(_RELATIONS)]
         for index in (person.id - 1 + step, person.id - 1 - step):
@@ -160,7 +161,9 @@ def _belongings(models: Any, person: Person, rng: random.Random) -> None:
     inbox = models.todoist.Project.create_save(user_id=person.id, name="Inbox", is_inbox=True, color="charcoal")
     models.todoist.ProjectCollaboratorLink.create_save(project_id=inbox.id, user_id=person.id)
     for order, title in enumerate(rng.sample(_CHORES, 3)):
-        models.todoist.Task.create_save(project_id=inbox.id, user_id=person.id, title=title, order_index=order, priority="medium")
+        models.todoist.Task.create_save(
+            project_id=inbox.id, user_id=person.id, title=title, order_index=order, priority="medium"
+        )
     for path in ("/", "/home/", person.home, f"{person.home}documents/", f"{person.home}downloads/"):
         models.file_system.Directory.create_save(user_id=person.id, path=path)
     models.file_system.File.create_save(

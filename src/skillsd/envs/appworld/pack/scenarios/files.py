@@ -139,8 +139,8 @@ def mail_file(s: Stage) -> None:
     s.instruction = s.pick(
         f"Send {friend.name} an e-mail whose text is the content of my file ~/{path}, subject '{subject}'. The address "
         "is in my phone contacts.",
-        f"Mail the text of ~/{path} to {friend.name} (not as an attachment, as the body), with the subject '{subject}'. "
-        "Look the address up in my contacts.",
+        f"Mail the text of ~/{path} to {friend.name} (not as an attachment, as the body), with the subject "
+        f"'{subject}'. Look the address up in my contacts.",
         f"{friend.name} wants to read ~/{path}. Put what it says into an e-mail, subject '{subject}'; you find the "
         "address on my phone.",
     )

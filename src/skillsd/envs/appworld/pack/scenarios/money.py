@@ -17,9 +17,7 @@ _ALL_PAYMENTS = """
 def pay_friend(s: Stage) -> None:
     friend, _ = s.friends[3 + s.variant]
     amount, what = s.pick((12.5, "pizza"), (34.0, "concert ticket"), (8.75, "taxi home"))
-    s.expect_added(
-        "venmo.Transaction", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what
-    )
+    s.expect_added("venmo.Transaction", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what)
     s.side_effects = _MOVED
     s.instruction = s.pick(
         f"Send {friend.name} ${amount:.2f} on Venmo, with the description '{what}'.",
@@ -40,9 +38,7 @@ def pay_friend(s: Stage) -> None:
 def request_money(s: Stage) -> None:
     friend, _ = s.friends[6 + s.variant]
     amount, what = s.pick((19.0, "museum"), (45.6, "share of the rent deposit"), (7.2, "sandwiches"))
-    s.expect_added(
-        "venmo.PaymentRequest", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what
-    )
+    s.expect_added("venmo.PaymentRequest", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what)
     s.side_effects = ["venmo.Notification"]
     s.instruction = s.pick(
         f"Request ${amount:.2f} from {friend.name} on Venmo, description '{what}'.",
@@ -84,8 +80,8 @@ def money_spent(s: Stage) -> None:
     s.solve(find + _ALL_PAYMENTS % f"{where}, direction='sent'" + total_of, "total", name=friend.name)
     s.mistake(find + _ALL_PAYMENTS % where + total_of, "total", name=friend.name)
     s.mistake(
-        find + f"\n        payments = apis.venmo.show_transactions({where}, direction='sent', access_token=venmo_token)\n"
-        + total_of, "total", name=friend.name,
+        f"{find}\n        payments = apis.venmo.show_transactions({where}, direction='sent', "
+        "access_token=venmo_token)\n" + total_of, "total", name=friend.name,
     )  # fmt: skip
 
 
@@ -160,7 +156,9 @@ def pay_what_they_say(s: Stage) -> None:
     friend, _ = s.friends[2 + s.variant]
     old, amount, what = s.pick((14.0, 23.5, "the tickets"), (9.0, 16.25, "petrol"), (31.0, 28.4, "dinner"))
     world.text(s.models, friend, s.user, f"You owe me ${old:.2f} for {what}.", "2024-05-15T19:05:00")
-    world.text(s.models, friend, s.user, f"Sorry, I got it wrong: it is ${amount:.2f} for {what}.", "2024-05-16T08:40:00")
+    world.text(
+        s.models, friend, s.user, f"Sorry, I got it wrong: it is ${amount:.2f} for {what}.", "2024-05-16T08:40:00"
+    )
     s.expect_added("venmo.Transaction", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what)
     s.side_effects = _MOVED
     s.instruction = s.pick(
@@ -188,7 +186,9 @@ def pay_what_they_say(s: Stage) -> None:
 
 @scenario(3, "test", "venmo", "simple_note")
 def budget_note(s: Stage) -> None:
-    what, title = s.pick(("groceries", "Groceries in April"), ("coffee", "Coffee budget"), ("parking", "Parking, April"))
+    what, title = s.pick(
+        ("groceries", "Groceries in April"), ("coffee", "Coffee budget"), ("parking", "Parking, April")
+    )
     total = 0.0
     for index, (friend, _) in enumerate(s.friends[:7]):
         world.paid(s.models, s.user, friend, 6.5 + index, what, f"2024-04-{4 + 3 * index:02d}T12:00:00")
@@ -223,8 +223,8 @@ def split_bill(s: Stage) -> None:
     )  # fmt: skip
     s.side_effects = ["splitwise.ExpenseShare", "splitwise.Notification"]
     s.instruction = s.pick(
-        f"I paid ${amount:.2f} for '{what}'. Record it on Splitwise as an expense to be shared equally by me, {one.name} "
-        f"and {two.name}. Their addresses are in my phone contacts.",
+        f"I paid ${amount:.2f} for '{what}'. Record it on Splitwise as an expense to be shared equally by me, "
+        f"{one.name} and {two.name}. Their addresses are in my phone contacts.",
         f"Splitwise: '{what}', ${amount:.2f}, paid by me, split equally between {one.name}, {two.name} and me (find "
         "their e-mail addresses in my contacts).",
         f"Please split '{what}' on Splitwise. I paid all of the ${amount:.2f}; {one.name}, {two.name} and I share it "
@@ -281,9 +281,7 @@ def settle_with(s: Stage) -> None:
     _owes(s, payer=friend, debtor=s.user, amount=first)
     _owes(s, payer=friend, debtor=s.user, amount=second)
     _owes(s, payer=s.user, debtor=s.friends[0][0], amount=13.0)
-    s.expect_added(
-        "splitwise.Payment", payer_id=s.user.id, receiver_id=friend.id, amount=first + second
-    )
+    s.expect_added("splitwise.Payment", payer_id=s.user.id, receiver_id=friend.id, amount=first + second)
     s.side_effects = ["splitwise.Notification"]
     s.instruction = s.pick(
         f"I have paid {friend.name} all that I owed in cash. Record that payment on Splitwise.",

@@ -19,8 +19,12 @@ def note_write(s: Stage) -> None:
     )
     s.expect_added("simple_note.Note", user_id=s.user.id, title=title, content=content)
     values = {"title": title, "content": content}
-    s.solve("apis.simple_note.create_note(title=<<title>>, content=<<content>>, access_token=simple_note_token)", **values)
-    s.mistake("apis.simple_note.create_note(title=<<content>>, content=<<title>>, access_token=simple_note_token)", **values)
+    s.solve(
+        "apis.simple_note.create_note(title=<<title>>, content=<<content>>, access_token=simple_note_token)", **values
+    )
+    s.mistake(
+        "apis.simple_note.create_note(title=<<content>>, content=<<title>>, access_token=simple_note_token)", **values
+    )
 
 
 @scenario(1, "train", "simple_note")
@@ -118,7 +122,9 @@ def note_tidy(s: Stage) -> None:
 @scenario(1, "test", "simple_note")
 def note_pin(s: Stage) -> None:
     title, other = s.pick(
-        ("Passport numbers", "Passport photos"), ("Landlord", "Landlord, old flat"), ("Meter readings", "Meter cupboard")
+        ("Passport numbers", "Passport photos"),
+        ("Landlord", "Landlord, old flat"),
+        ("Meter readings", "Meter cupboard"),
     )
     note = s.note(title, "See inside.", "papers")
     s.note(other, "Not this one.", "papers")

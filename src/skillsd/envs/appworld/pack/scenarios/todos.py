@@ -66,7 +66,9 @@ def todo_done(s: Stage) -> None:
 def todo_postpone(s: Stage) -> None:
     project, day = s.pick(("Thesis", "2024-05-27"), ("Allotment", "2024-05-20"), ("Tax return", "2024-06-03"))
     number = s.project(project)
-    late = s.pick(("Read chapter 2", "Fix figure 4"), ("Dig bed three", "Paint the shed", "Oil tools"), ("Scan receipts",))
+    late = s.pick(
+        ("Read chapter 2", "Fix figure 4"), ("Dig bed three", "Paint the shed", "Oil tools"), ("Scan receipts",)
+    )
     for index, title in enumerate(late):
         task = s.todo(number, title, due_date=f"2024-05-{4 + 3 * index:02d}T00:00:00")
         s.expect_updated("todoist.Task", task, due_date=day)
@@ -112,9 +114,7 @@ def todo_count(s: Stage) -> None:
 
 @scenario(3, "train", "simple_note", "todoist")
 def todo_from_note(s: Stage) -> None:
-    title, project = s.pick(
-        ("Camping trip", "Camping"), ("Party on Saturday", "Party"), ("New flat", "Flat")
-    )
+    title, project = s.pick(("Camping trip", "Camping"), ("Party on Saturday", "Party"), ("New flat", "Flat"))
     things = s.pick(
         ("Book the site", "Check the tent", "Borrow a stove", "Buy maps"),
         ("Invite neighbours", "Order cake", "Find speakers"),
