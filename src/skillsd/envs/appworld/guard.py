@@ -22,9 +22,9 @@ _NAMES = frozenset(
 )
 #: Attributes that reach other modules, or the inside of functions and frames.
 _ATTRIBUTES = frozenset(
-    "appworld attrgetter builtins cr_frame codecs ctypes environ f_back f_builtins f_globals f_locals fork "
-    "func_globals gi_frame importlib methodcaller modules mro open os pathlib popen posix requester shutil socket subprocess sys "
-    "system tb_frame tb_next".split()
+    "appworld attrgetter builtins codecs cr_frame ctypes environ f_back f_builtins f_globals f_locals fork func_globals"
+    " gi_frame importlib methodcaller modules mro open os pathlib popen posix requester shutil socket subprocess sys"
+    " system tb_frame tb_next".split()
 )
 #: The only attributes with underscores in front that are of use to a person.
 _HARMLESS = frozenset({"__name__", "__doc__"})
