@@ -1,11 +1,12 @@
 # make demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
 # make test-engines: the tests against other people's packages: a vLLM server, which gets an environment of its own
 # (.venv-vllm), and TRL, Gymnasium, TextArena and OpenEnv, which are added to .venv.
+# make test-appworld: the tests against AppWorld's engine, which `skillsd appworld setup` puts into .appworld.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test test-engines clean
+.PHONY: install demo test test-engines test-appworld clean
 
 install: .venv/.installed
 
@@ -41,11 +42,12 @@ demo: install
 	@rm -rf $(OUT)
 	$(BIN)/skillsd train sokoban-demo --out $(OUT)
 
+# One thread a process: the tests run side by side, and start processes of their own.
 test: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # A machine that vLLM has no wheel for still runs them, and they say why they are skipped.
 test-engines: .venv/.integrations
@@ -53,5 +55,11 @@ test-engines: .venv/.integrations
 	$(BIN)/python -m pytest tests/test_integrations.py tests/test_trl.py -rs
 	$(BIN)/python -m pytest tests/engines -rs
 
+# Where the engine cannot be installed they say so and are skipped.
+test-appworld: export SKILLSD_APPWORLD_HOME = $(CURDIR)/.appworld
+test-appworld: install
+	-$(BIN)/skillsd appworld setup --no-data
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/appworld -rs
+
 clean:
-	rm -rf .venv .venv-vllm build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .appworld build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

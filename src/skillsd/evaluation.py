@@ -46,6 +46,8 @@ class EvalResult:
     valid_actions: float
     dropped: int
     per_task: list[dict[str, Any]]
+    #: Share of scenarios of which every task was solved (AppWorld's scenario goal completion); None without scenarios.
+    scenario_accuracy: float | None = None
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -125,7 +127,17 @@ def summarize(split: str, tasks: Sequence[Task], trajectories: Sequence[Trajecto
         valid_actions=sum(t.valid for t in turns) / max(1, len(turns)),
         dropped=len(tasks) * samples - len(trajectories),
         per_task=per_task,
+        scenario_accuracy=_scenario_accuracy(tasks, accuracies),
     )
+
+
+def _scenario_accuracy(tasks: Sequence[Task], accuracies: Sequence[float]) -> float | None:
+    """Of the scenarios that ``tasks`` name in their data, the share that was solved throughout."""
+    solved: dict[str, bool] = {}
+    for task, accuracy in zip(tasks, accuracies, strict=True):
+        if name := task.data.get("scenario"):
+            solved[name] = solved.get(name, True) and accuracy == 1.0
+    return sum(solved.values()) / len(solved) if solved else None
 
 
 def evaluate_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from conftest import block, play
 
 #: What the guard reads off the code, before it is sent anywhere.
@@ -30,7 +31,7 @@ REFUSED = {
 }
 #: What only running it shows.
 KILLED = {
-    "fills the memory": "x = []\nwhile True:\n    x.append('x' * 10**7)",
+    "fills the memory": "x = []\nwhile True:\n    x.append(bytes(10**9))",
     "asks for too much at once": "x = 'x' * 10**12",
     "swallows the time limit": (
         "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"

@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import block, play
 
+from conftest import block, play
 from skillsd.config import load_config
 from skillsd.envs import make_taskset
 from skillsd.envs.appworld.install import data_root
@@ -40,7 +40,7 @@ def test_a_solution_earns_everything(tasks):
 def test_part_of_it_earns_a_part(tasks):
     task = named(tasks, "notewrite_1")
     *_, nothing = play(tasks, task, [])
-    *_, half = play(tasks, task, tasks.demonstrate(task)[:1] + [block("apis.supervisor.complete_task()")])
+    *_, half = play(tasks, task, [tasks.demonstrate(task)[0], block("apis.supervisor.complete_task()")])
     assert 0 < nothing.reward < half.reward < 1
     assert not nothing.success
     assert not half.success
@@ -70,8 +70,8 @@ def test_what_is_no_program_is_told_and_not_run(tasks, message, told):
 
 def test_output_of_every_kind(tasks):
     codes = [
-        "print('x' * 10**8)", r"print('\ud800 \x00 \U0001f4a5')", "print(bytes(range(256)))", "print('ä' * 10)", "x = 7",
-        "print(x)", "print(1/0)", "apis.simple_note.show_account()", "apis.nothing.there()",
+        "print('x' * 10**8)", r"print('\ud800 \x00 \U0001f4a5')", "print(bytes(range(256)))", "print('ä' * 10)",
+        "x = 7", "print(x)", "print(1/0)", "apis.simple_note.show_account()", "apis.nothing.there()",
     ]  # fmt: skip
     _, steps, score = play(tasks, named(tasks, "notewrite_1"), [block(code) for code in codes])
     seen = [step.observation for step in steps]
@@ -129,7 +129,9 @@ def test_no_more_episodes_than_servers(engine, monkeypatch):
     first, second = taskset.make(), taskset.make()
     task = taskset.tasks("train")[0]
     first.reset(task)
-    with pytest.raises(SkillSDError, match="all 1 servers are taken: set env.options.servers to rollout.batch_size"):
+    with pytest.raises(
+        SkillSDError, match=r"all 1 servers are taken: set env\.options\.servers to rollout\.batch_size"
+    ):
         second.reset(task)
     first.close()
     second.reset(task)
@@ -168,7 +170,7 @@ def test_half_built_or_foreign_data(engine, tmp_path, monkeypatch):
     monkeypatch.undo()
     taskset = make_taskset("appworld", data=str(home / "pack"), servers=1)
     with pytest.raises(SkillSDError, match="database version of the task") as caught:
-        taskset.make().reset(taskset.tasks("train")[0])
+        taskset.make().reset(named(taskset, "notewrite_1"))
     assert "\n" not in str(caught.value)
     taskset.pool.close()
     specs.write_text("{")
@@ -202,3 +204,28 @@ def test_a_run_goes_through(engine, tmp_path):
     assert metrics["dropped"] == 0
     assert metrics["reward"] > 0
     assert result.after.tasks == 1
+
+
+def test_appworlds_own_evaluator_agrees(engine, tmp_path):
+    """Of six episodes, two right, two wrong and two not begun, its report says what our scores say."""
+    (tmp_path / "data").symlink_to(data_root("pack") / "data")
+    kept = tmp_path / "experiments" / "outputs" / "mine"
+    taskset = make_taskset("appworld", servers=1, keep=str(kept))
+    chosen, ours = [t for t in taskset.tasks("dev") if t.id.startswith(("notetidy", "todocount"))], {}
+    for index, task in enumerate(chosen):
+        messages = {0: taskset.demonstrate(task), 1: [block("apis.supervisor.complete_task(answer=99)")], 2: []}
+        ours[task.id] = play(taskset, task, messages[index % 3])[2]
+    taskset.pool.close()
+    code = (
+        "import json\nfrom appworld.evaluator import evaluate_tasks\n"
+        f"found = evaluate_tasks({[task.id for task in chosen]!r}, experiment_name='mine', save_reports=False)\n"
+        "print(json.dumps(found))"
+    )
+    env = {"APPWORLD_ROOT": str(tmp_path), "APPWORLD_CACHE": str(engine.cache), "HOME": str(tmp_path)}
+    done = subprocess.run([engine.python, "-c", code], capture_output=True, text=True, env=env, check=False)
+    theirs = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(chosen) == 6
+    assert {name: entry["success"] for name, entry in theirs["individual"].items()} == {
+        name: score.success for name, score in ours.items()
+    }
+    assert theirs["aggregate"]["task_goal_completion"] == pytest.approx(100 * 2 / 6, abs=0.1)

@@ -298,6 +298,8 @@ def results_table(results: dict[str, Any]) -> Table:
     for name, r in results.items():
         table.add_row(name, str(r.tasks), f"{r.accuracy:.1%}", _interval(r.accuracy_interval), f"{r.completion:.1%}",
                       _interval(r.completion_interval), f"{r.mean_turns:.1f}")  # fmt: skip
+        if r.scenario_accuracy is not None:
+            table.add_row("  every task of a scenario", "", f"{r.scenario_accuracy:.1%}", "", "", "", "")
         for k, value in r.pass_at_k.items():
             if k > 1:
                 table.add_row(f"  pass@{k}", "", f"{value:.1%}", "", "", "", "")

@@ -32,7 +32,8 @@ class AppWorldTasks:
     ``data``: ``pack`` (our own tasks), ``official`` (what ``skillsd appworld setup`` fetched), or a folder with
     ``data/`` in it. ``servers``: episodes at a time; each holds one engine process of some 300 MiB. ``timeout``:
     seconds that one block may run. ``max_output``: characters of its output that the agent sees. ``prompt``: ``agent``,
-    ``short``, or a Jinja file of your own. Raises :class:`UsageError` for a wrong option, an engine that is not
+    ``short``, or a Jinja file of your own. ``keep``: a folder for the databases that each task's last episode left, as
+    AppWorld's own evaluator reads them. Raises :class:`UsageError` for a wrong option, an engine that is not
     installed, and data that are missing or half-built.
     """
 
@@ -46,6 +47,7 @@ class AppWorldTasks:
         timeout: float = 30.0,
         max_output: int = 4000,
         prompt: str = "agent",
+        keep: str | None = None,
     ) -> None:
         for option, value in (("max_turns", max_turns), ("servers", servers), ("max_output", max_output)):
             if not (isinstance(value, int) and value >= 1):
@@ -54,7 +56,7 @@ class AppWorldTasks:
             raise UsageError(f"appworld: timeout must be more than 0 seconds, not {timeout!r}")
         self.max_turns, self.timeout, self.max_output = max_turns, float(timeout), max_output
         self.root, self.servers = data_root(data), servers
-        self.template = _template(prompt)
+        self.template, self.keep = _template(prompt), Path(keep).expanduser().absolute() if keep else None
         self._opening = threading.Lock()
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -103,7 +105,8 @@ class AppWorldTasks:
     def _task(self, name: str) -> Task:
         file = self.root / "data" / "tasks" / name / "specs.json"
         try:
-            return Task(name, {"instruction": str(json.loads(file.read_text("utf-8"))["instruction"])})
+            instruction = str(json.loads(file.read_text("utf-8"))["instruction"])
+            return Task(name, {"instruction": instruction, "scenario": name.partition("_")[0]})
         except (OSError, ValueError, KeyError, TypeError):
             raise SkillSDError(f"appworld: {file} is missing or unreadable: build or fetch the data again") from None
 
@@ -171,7 +174,7 @@ class AppWorldEnvironment:
                 pass  # it is replaced
             finally:
                 self.pool.give(server)
-                self.pool.forget(self.name)
+                self.pool.forget(self.name, self.tasks.keep)
 
     def _begin(self, body: dict[str, Any]) -> dict[str, Any]:
         """A world on a server, on another one if the first fails."""

@@ -63,13 +63,13 @@ def check(code: str) -> None:
 def _imports(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name.split(".")[0] for alias in node.names]
-    return [(node.module or ".").split(".")[0]] if isinstance(node, ast.ImportFrom) else []
+    return [(node.module or "").split(".")[0]] if isinstance(node, ast.ImportFrom) else []
 
 
 def _reason(node: ast.AST) -> str | None:
     for name in _imports(node):
-        if name in _NAMES:
-            return f"{name} may not be imported"
+        if name in _NAMES or not name:
+            return f"{name or 'what is beside it'} may not be imported"
     if isinstance(node, ast.ImportFrom):
         return next((_no_attribute(alias.name) for alias in node.names if _no_attribute(alias.name)), None)
     if isinstance(node, ast.Name) and (node.id in _NAMES or node.id.startswith("__")):

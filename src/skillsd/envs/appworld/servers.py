@@ -194,9 +194,14 @@ class Pool:
                         raise
         raise AssertionError("unreachable")
 
-    def forget(self, name: str) -> None:
-        """Remove what an episode left on disk."""
-        shutil.rmtree(self.agents / "experiments" / "outputs" / name, ignore_errors=True)
+    def forget(self, name: str, keep: Path | None = None) -> None:
+        """Remove what an episode left on disk, or move it to ``keep``."""
+        left = self.agents / "experiments" / "outputs" / name
+        for task in (left / "tasks").glob("*") if keep else ():
+            target = keep / "tasks" / task.name  # type: ignore[operator]
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(task, target)
+        shutil.rmtree(left, ignore_errors=True)
 
     def close(self) -> None:
         """End all processes and remove their files."""
