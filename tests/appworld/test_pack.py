@@ -24,13 +24,13 @@ def manifest(root):
     return json.loads((root / "pack.json").read_text())["tasks"]
 
 
-def test_every_solution_scores_as_promised(engine, root, manifest):
+def test_every_solution_scores_as_promised(engine, root, manifest, tmp_path):
     """Reference: all tests pass. Giving up at once, and every plausible mistake: never a success."""
     names = sorted(manifest)
     runs = [
         subprocess.Popen(
             [engine.python, PACK / "check.py", root, *names[half::2]], stdout=subprocess.PIPE, text=True,
-            env={"APPWORLD_CACHE": str(engine.cache), "HOME": str(root)},
+            env={"APPWORLD_CACHE": str(engine.cache), "HOME": str(tmp_path)},
         )
         for half in (0, 1)
     ]  # fmt: skip
