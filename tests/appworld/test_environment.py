@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from conftest import block, play
 from skillsd.config import load_config
 from skillsd.envs import make_taskset
 from skillsd.envs.appworld.install import data_root
+from skillsd.envs.appworld.servers import _sweep
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.training import train
 
@@ -188,6 +191,10 @@ def test_no_server_outlives_a_killed_run(engine):
     server = int(run.stdout.readline())
     run.kill()
     run.communicate()
+    left = list(Path(tempfile.gettempdir()).glob(f"skillsd-appworld-{run.pid}-*"))
+    assert len(left) == 1
+    _sweep()
+    assert not left[0].exists()
     for _ in range(100):
         try:
             os.kill(server, 0)

@@ -30,6 +30,7 @@ EPISODES = 100
 START = 60.0
 #: Seconds that an episode waits for another one to give its server back.
 _PATIENCE = 30.0
+_PREFIX = "skillsd-appworld-"
 _SERVE = Path(__file__).with_name("engine") / "serve.py"
 
 
@@ -128,8 +129,8 @@ class Pool:
         self._judging = threading.Lock()
         self._judge: Server | None = None
         self._all: set[Server] = set()
-        # Beside the data, if that is possible, because hard links do not cross file systems.
-        self.folder = Path(tempfile.mkdtemp(prefix="skillsd-appworld-"))
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.agents, self.judges = self.folder / "agent", self.folder / "judge"
         without_ground_truth(root, self.agents)
         (self.agents / "experiments").mkdir()
@@ -140,7 +141,7 @@ class Pool:
 
     @contextmanager
     def lend(self) -> Iterator[Server]:
-        """For tests and checks: a server that is given back."""
+        """A server for a moment."""
         server = self.take()
         try:
             yield server
@@ -222,6 +223,18 @@ class Pool:
         with self._change:
             self._count -= 1
             self._change.notify()
+
+
+def _sweep() -> None:
+    """Remove what runs left behind that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def without_ground_truth(root: Path, target: Path) -> None:
