@@ -9,9 +9,18 @@ from typing import Any
 import torch
 
 from skillsd.config import ModelConfig
+from skillsd.envs.appworld.install import state
 from skillsd.errors import SkillSDError
 from skillsd.policy.loading import load_policy
 from skillsd.run_dir import versions
+
+
+def _appworld() -> str:
+    found = state()
+    if "pack" not in found:
+        return "not set up (skillsd appworld setup)"
+    there = [name for name in ("pack", "official") if found[name].startswith("there")]
+    return f"engine {found['engine']}, data: {', '.join(there) or 'none'}"
 
 
 def examine(model: str) -> dict[str, Any]:
@@ -23,6 +32,7 @@ def examine(model: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "memory_gib": round(pages / 2**30, 1),
+        "appworld": _appworld(),
     }
     try:
         policy = load_policy(ModelConfig(path=model))

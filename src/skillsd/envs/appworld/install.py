@@ -79,7 +79,9 @@ def state(start: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {"home": str(home())}
     try:
         engine = find_engine()
-        found["engine"] = _run([str(engine.python), "-m", "pip", "show", "appworld"], "pip").split("\n")[1]
+        found["engine"] = (
+            _run([str(engine.python), "-m", "pip", "show", "appworld"], "pip").split("\n")[1].removeprefix("Version: ")
+        )
     except SkillSDError as error:
         return {**found, "engine": str(error), "ok": False}
     for data in ("pack", "official"):
@@ -87,7 +89,7 @@ def state(start: bool = False) -> dict[str, Any]:
             names = sorted(path.stem for path in (data_root(data) / "data" / "datasets").glob("*.txt"))
             found[data] = f"there, with the splits {', '.join(names)}"
         except UsageError as error:
-            found[data] = str(error)
+            found[data] = str(error) if (home() / data).is_dir() else "not there"
     found["ok"] = found["pack"].startswith("there") or found["official"].startswith("there")
     if start and found["ok"]:
         from skillsd.envs.appworld.servers import Pool
