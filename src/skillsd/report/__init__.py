@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import math
@@ -35,7 +34,11 @@ _CHARTS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("Behaviour", "share", [("valid_actions", "valid actions"), ("repeated_actions", "repeated actions")]),
     ("Entropy", "nats a token", [("entropy", "entropy")]),
     ("Skill bank", "skills", [("bank_size", "stored")]),
+    ("Events in the environment", "number", [("env_error", "errors"), ("env_refused", "refused"),
+                                             ("env_killed", "killed")]),
 ]  # fmt: skip
+#: Characters of one message that are shown.
+MOST_TEXT = 6000
 
 
 def write_report(out: str | Path) -> Path:
@@ -121,14 +124,15 @@ def _episodes(run: RunDir, metrics: Sequence[dict[str, Any]], taskset: TaskSet) 
 
 
 def _episode(trajectory: Trajectory, taskset: TaskSet) -> dict[str, Any]:
-    def draw(text: str) -> str:
-        if isinstance(taskset, HasRender):
-            return taskset.render_html(text)
-        return f"<pre>{html.escape(text)}</pre>"
-
-    frames = [("start", draw(trajectory.prompt))]
-    frames += [(turn.action, draw(turn.observation)) for turn in trajectory.turns]
-    return {"trajectory": trajectory, "frames": frames}
+    """Pictures side by side where the task set draws its observations, else the conversation, message by message."""
+    if isinstance(taskset, HasRender):
+        frames = [("start", taskset.render_html(trajectory.prompt))]
+        frames += [(turn.action, taskset.render_html(turn.observation)) for turn in trajectory.turns]
+        return {"trajectory": trajectory, "frames": frames}
+    talk = [("world", trajectory.prompt)]
+    for turn in trajectory.turns:
+        talk += [("agent", turn.action), ("world", turn.observation)]
+    return {"trajectory": trajectory, "talk": [(who, text[:MOST_TEXT]) for who, text in talk]}
 
 
 def _skills(run: RunDir, most: int = 12) -> list[StoredSkill]:

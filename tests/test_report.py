@@ -1,0 +1,41 @@
+"""The report of an environment that only has words."""
+
+from __future__ import annotations
+
+import os
+
+from skillsd.config import load_config
+from skillsd.report import write_report
+from skillsd.run_dir import RunDir
+from skillsd.trajectory import Trajectory, Turn
+
+
+class Words:
+    """A task set without pictures."""
+
+    name, max_turns = "words", 3
+
+    def tasks(self, split):
+        return []
+
+    def make(self):
+        raise NotImplementedError
+
+
+def test_a_conversation_is_shown_in_full_and_never_as_markup(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    run = RunDir(tmp_path / "run")
+    run.create(load_config("sokoban-smoke", ["env.name=test_report:Words", "env.options={}"]))
+    turns = [
+        Turn("```python\nprint('<b>')\n```", "<script>alert(1)</script>", True, {}),
+        Turn("second", "x" * 100_000, True, {}),
+    ]
+    run.write_trajectories(1, [Trajectory("t", 1, 0, "Do <this>", [1], turns=turns)])
+    run.append_metrics({"iteration": 1, "accuracy": 0.0, "env_refused": 3})
+    page = write_report(run.path).read_text()
+    assert page.index("Do &lt;this&gt;") < page.index("&lt;b&gt;") < page.index("&lt;script&gt;alert(1)")
+    assert "<script>alert" not in page
+    assert 'class="agent"' in page
+    assert "x" * 6000 in page
+    assert "x" * 6001 not in page
+    assert "Events in the environment" in page
