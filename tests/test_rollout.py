@@ -27,12 +27,18 @@ class Counting:
     busy: ClassVar[int] = 0
     most: ClassVar[int] = 0
     threads: ClassVar[set[int]] = set()
+    #: Environments between reset and close now, and the most at once.
+    open: ClassVar[int] = 0
+    most_open: ClassVar[int] = 0
 
     def __init__(self):
         self.turn = 0
 
     def reset(self, task):
         self.task, self.trouble = task, task.data.get("trouble")
+        with Counting.lock:
+            Counting.open += 1
+            Counting.most_open = max(Counting.most_open, Counting.open)
         if self.trouble == "reset raises":
             raise RuntimeError("no\nworld")
         if self.trouble == "reset hangs":
@@ -69,6 +75,8 @@ class Counting:
 
     def close(self):
         Counting.closed.append(self.task.id)
+        with Counting.lock:
+            Counting.open -= 1
         if self.trouble == "close raises":
             raise RuntimeError("stuck")
 
@@ -90,12 +98,14 @@ def policy(llama_folder):
 
 def play(policy, jobs, *, temperature=1.0, **options):
     Counting.closed, Counting.busy, Counting.most, Counting.threads = [], 0, 0, set()
+    Counting.open = Counting.most_open = 0
     engine = TransformersEngine(policy.model, policy.chat, temperature=temperature, max_new_tokens=5)
     settings = {
         "iteration": 3, "max_turns": 4, "max_tokens": 4000, "turn_timeout": 1.0, "episode_timeout": 60.0,
         "batch_size": 64,
     }  # fmt: skip
-    return rollout(engine, policy.chat, Tasks(), jobs, **{**settings, **options})
+    taskset = options.pop("taskset", Tasks())
+    return rollout(engine, policy.chat, taskset, jobs, **{**settings, **options})
 
 
 def job(name, turns=3, trouble=None, seed=0, seconds=0.0, **more):
@@ -133,6 +143,19 @@ def test_ids_masks_and_outcomes(policy):
         assert trajectory.id == f"000003/t{i}/0"
         check(policy, trajectory)
     assert sorted(Counting.closed) == [f"t{i}" for i in range(6)]
+
+
+class Few(Tasks):
+    max_episodes = 2
+
+
+def test_no_more_environments_at_once_than_the_task_set_has(policy):
+    jobs = [job(f"t{i}", seed=i) for i in range(5)]
+    everything = play(policy, jobs).trajectories
+    assert Counting.most_open == 5
+    few = play(policy, jobs, taskset=Few()).trajectories
+    assert Counting.most_open == 2
+    assert [t.ids for t in few] == [t.ids for t in everything]
 
 
 def test_same_seed_same_episode_whatever_else_is_played(policy):

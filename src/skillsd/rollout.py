@@ -84,7 +84,7 @@ def rollout(
     batch_size: int,
     on_turn: Callable[[int, int], None] | None = None,
 ) -> RolloutBatch:
-    """Play all ``jobs``, at most ``batch_size`` at a time.
+    """Play all ``jobs``, at most ``batch_size`` at a time, or fewer where the task set has ``max_episodes``.
 
     An environment that raises, answers with the wrong type, or takes longer than ``turn_timeout`` seconds a call
     or ``episode_timeout`` in all loses its episode, which is reported in ``dropped``; the others go on.
@@ -92,6 +92,7 @@ def rollout(
     its own pace, so that a slow environment holds up nobody else.
     """
     stop = threading.Event()
+    batch_size = min(batch_size, getattr(taskset, "max_episodes", batch_size))
 
     def play(start: int, part: Sequence[Job], tell: Callable[[int], None]) -> list[_Episode]:
         live = _open(taskset, chat, part, start, iteration, turn_timeout, max_tokens)

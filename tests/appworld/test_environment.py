@@ -132,9 +132,7 @@ def test_no_more_episodes_than_servers(engine, monkeypatch):
     first, second = taskset.make(), taskset.make()
     task = taskset.tasks("train")[0]
     first.reset(task)
-    with pytest.raises(
-        SkillSDError, match=r"all 1 servers are taken: set env\.options\.servers to rollout\.batch_size"
-    ):
+    with pytest.raises(SkillSDError, match=r"all 1 servers are taken: raise env\.options\.servers"):
         second.reset(task)
     first.close()
     second.reset(task)

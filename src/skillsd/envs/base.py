@@ -69,7 +69,10 @@ class Environment(Protocol):
 
 @runtime_checkable
 class TaskSet(Protocol):
-    """A named collection of tasks, and the factory of environments that run them."""
+    """A named collection of tasks, and the factory of environments that run them.
+
+    It may say in ``max_episodes`` how many of its environments can be in use at a time.
+    """
 
     name: str
     #: Longest episode in turns (assistant messages).

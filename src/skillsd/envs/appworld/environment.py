@@ -30,7 +30,7 @@ class AppWorldTasks:
     """Tasks of a data root, by the names of its data sets (splits).
 
     ``data``: ``pack`` (our own tasks), ``official`` (what ``skillsd appworld setup`` fetched), or a folder with
-    ``data/`` in it. ``servers``: episodes at a time; each holds one engine process of some 300 MiB. ``timeout``:
+    ``data/`` in it. ``servers``: episodes at a time; each holds one engine process of some 400 MiB. ``timeout``:
     seconds that one block may run. ``max_output``: characters of its output that the agent sees. ``prompt``: ``agent``,
     ``short``, or a Jinja file of your own. ``keep``: a folder for the databases that each task's last episode left, as
     AppWorld's own evaluator reads them. Raises :class:`UsageError` for a wrong option, an engine that is not
@@ -55,7 +55,7 @@ class AppWorldTasks:
         if not timeout > 0:
             raise UsageError(f"appworld: timeout must be more than 0 seconds, not {timeout!r}")
         self.max_turns, self.timeout, self.max_output = max_turns, float(timeout), max_output
-        self.root, self.servers = data_root(data), servers
+        self.root, self.max_episodes = data_root(data), servers
         self.template, self.keep = _template(prompt), Path(keep).expanduser().absolute() if keep else None
         self._opening = threading.Lock()
 
@@ -74,7 +74,7 @@ class AppWorldTasks:
 
     @cached_property
     def _pool(self) -> Pool:
-        return Pool(find_engine(), self.root, self.servers)
+        return Pool(find_engine(), self.root, self.max_episodes)
 
     @property
     def pool(self) -> Pool:

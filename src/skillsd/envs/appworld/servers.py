@@ -152,9 +152,7 @@ class Pool:
         """A server without a world. Raises :class:`SkillSDError` if all are taken for half a minute."""
         with self._change:
             if not self._change.wait_for(lambda: self._free or self._count < self.size, _PATIENCE):
-                raise SkillSDError(
-                    f"appworld: all {self.size} servers are taken: set env.options.servers to rollout.batch_size"
-                )
+                raise SkillSDError(f"appworld: all {self.size} servers are taken: raise env.options.servers")
             if self._free:
                 return self._free.pop()
             self._count += 1
