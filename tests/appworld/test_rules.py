@@ -67,7 +67,7 @@ def test_a_failure_says_what_is_missing(tasks):
             "apis.simple_note.show_note(access_token=token)",
         ],
     )
-    assert skill.success_analysis.startswith("After 6 turns 50% of what the task asks for was right.")
+    assert skill.success_analysis.startswith("After 6 turns 0% of what the task asks for was right.")
     mistakes = skill.mistake_analysis
     assert "2 times" in mistakes
     assert "NameError: name 'undefined' is not defined." in mistakes

@@ -16,7 +16,7 @@ import world
 VARIANTS = 3
 _EVALUATION = Path(__file__).with_name("evaluation.py")
 #: What any use of an app may change beside what was asked for.
-_SIDE_EFFECTS = ["supervisor.Task", *(f"{app}.User" for app in world.APPS if app != "venmo")]
+_SIDE_EFFECTS: dict[str, Any] = {f"{app}.User": ["last_logged_in"] for app in world.APPS}
 _SCENARIOS: dict[str, Scenario] = {}
 
 
@@ -53,7 +53,8 @@ class Stage:
         self.friends = world.friends(self.user)
         self.instruction, self.answer = "", None
         self.expected: dict[str, dict[str, Any]] = {}
-        self.side_effects: list[str] = []
+        #: Tables that may change besides: "added" (new rows), or the fields of old rows that may.
+        self.side_effects: dict[str, Any] = {}
         self.reference: list[str] = []
         self.wrong: list[list[str]] = []
 
@@ -99,6 +100,11 @@ class Stage:
     def expect_added(self, model: str, **fields: Any) -> None:
         """The agent is to add a row with these fields."""
         self._expected(model)["added"].append(fields)
+
+    @staticmethod
+    def new(model: str, **fields: Any) -> dict[str, Any]:
+        """Stands for the id of a row that the agent is to add as well."""
+        return {"row": model, "fields": fields}
 
     def expect_updated(self, model: str, key: int, **fields: Any) -> None:
         """The agent is to change these fields of a row, and no others."""
@@ -199,6 +205,7 @@ def write(task: PackTask, data: Path, apps: list[str]) -> None:
             "first_name": user.first, "last_name": user.last, "email": user.email, "phone_number": user.phone
         },
     }  # fmt: skip
+    tests = _tests(stage)
     lines = sum(block.count("\n") + 1 for block in stage.reference)
     calls = set(re.findall(r"apis\.(\w+\.\w+)", "\n".join(stage.reference)))
     metadata = {
@@ -211,10 +218,10 @@ def write(task: PackTask, data: Path, apps: list[str]) -> None:
         (truth / "public_data.json", {}),
         (
             truth / "private_data.json",
-            {"expected": stage.expected, "side_effects": [*_SIDE_EFFECTS, *stage.side_effects]},
+            _private(stage, len(tests) - 1),
         ),
         (truth / "answer.json", stage.answer),
-        (truth / "test_data.json", _tests(stage)),
+        (truth / "test_data.json", [{"requirement": text, "label": "no_op_fail"} for text in tests]),
     ):
         path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
     (truth / "evaluation.py").write_bytes(_EVALUATION.read_bytes())
@@ -232,14 +239,16 @@ def _supervisor(stage: Stage) -> None:
         app.AccountPassword.create_save(supervisor_id=main.id, account_name=name, password=user.password(name))
 
 
-def _tests(stage: Stage) -> list[dict[str, str]]:
+def _private(stage: Stage, tests: int) -> dict[str, Any]:
+    """What evaluation.py goes by; ``tests`` is how many there are beside the one for everything."""
+    return {"expected": stage.expected, "side_effects": {**_SIDE_EFFECTS, **stage.side_effects}, "tests": tests}
+
+
+def _tests(stage: Stage) -> list[str]:
     """The requirements of evaluation.py for this task, in its words."""
-    fails, passes = ["assert the task was completed with the right answer."], []
+    texts = ["assert the task was completed with the right answer."]
     for name, expected in sorted(stage.expected.items()):
-        fails += [f"assert addition {i} to {name} was made." for i in range(1, len(expected["added"]) + 1)]
-        fails += [f"assert change {i} to {name} was made." for i in range(1, len(expected["updated"]) + 1)]
-        fails += [f"assert removal {i} from {name} was made." for i in range(1, len(expected["removed"]) + 1)]
-        passes.append(f"assert nothing else happened to {name}.")
-    passes.append("assert nothing else was touched.")
-    labelled = [("no_op_fail", text) for text in fails] + [("no_op_pass", text) for text in passes]
-    return [{"requirement": text, "label": label} for label, text in labelled]
+        texts += [f"assert addition {i} to {name} was made." for i in range(1, len(expected["added"]) + 1)]
+        texts += [f"assert change {i} to {name} was made." for i in range(1, len(expected["updated"]) + 1)]
+        texts += [f"assert removal {i} from {name} was made." for i in range(1, len(expected["removed"]) + 1)]
+    return [*texts, "assert all of it was done and nothing else."]

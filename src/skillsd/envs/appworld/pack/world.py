@@ -41,7 +41,7 @@ _TEXTS = (
     "Are you around this weekend?", "Running ten minutes late, sorry!", "Did you get the tickets?",
     "Thanks again for dinner.", "Can you send me that recipe?", "Train is delayed, start without me.",
 )  # fmt: skip
-_TREATS = "coffee,lunch,cinema tickets,taxi,groceries,concert,parking,birthday gift".split(",")
+TREATS = "coffee,lunch,cinema tickets,taxi,groceries,concert,parking,birthday gift".split(",")
 _RELATIONS = (("friend",), ("coworker",), ("roommate", "friend"), ("sibling",), ("coworker", "friend"))
 
 
@@ -184,7 +184,7 @@ def _traffic(models: Any, everyone: list[Person]) -> None:
         for other, _ in rng.sample(friends(person), 3):
             day, hour = rng.randrange(1, 15), rng.randrange(8, 22)
             text(models, person, other, rng.choice(_TEXTS), f"2024-05-{day:02d}T{hour:02d}:15:00")
-            amount, what = rng.randrange(4, 60), rng.choice(_TREATS)
+            amount, what = rng.randrange(4, 60), rng.choice(TREATS)
             paid(models, person, other, amount, what, f"2024-03-{rng.randrange(1, 29):02d}T12:00:00")
 
 

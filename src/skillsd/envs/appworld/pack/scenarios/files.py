@@ -113,7 +113,7 @@ def mail_send(s: Stage) -> None:
         ("Keys", "I left the keys with the neighbour."), ("Friday", "Let us meet at six."), ("Form", "It is signed.")
     )
     s.expect_added("gmail.Email", sender_id=s.user.id, recipient_ids=[friend.id], subject=subject, body=text)
-    s.side_effects = ["gmail.GlobalEmailThread", "gmail.UserEmailThread"]
+    s.side_effects = {"gmail.GlobalEmailThread": "added", "gmail.UserEmailThread": "added"}
     s.instruction = s.pick(
         f"E-mail {friend.email}, subject '{subject}': {text}",
         f"Write a mail to {friend.email} with the subject '{subject}' that says: {text}",
@@ -135,7 +135,7 @@ def mail_file(s: Stage) -> None:
     content = s.pick("We agreed on everything.", "Ten years of bridges.", "First dig, then plant.")
     s.file(path, content)
     s.expect_added("gmail.Email", sender_id=s.user.id, recipient_ids=[friend.id], subject=subject, body=content)
-    s.side_effects = ["gmail.GlobalEmailThread", "gmail.UserEmailThread"]
+    s.side_effects = {"gmail.GlobalEmailThread": "added", "gmail.UserEmailThread": "added"}
     s.instruction = s.pick(
         f"Send {friend.name} an e-mail whose text is the content of my file ~/{path}, subject '{subject}'. The address "
         "is in my phone contacts.",

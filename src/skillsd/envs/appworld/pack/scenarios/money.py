@@ -5,7 +5,7 @@ from __future__ import annotations
 import world
 from tasks import Stage, scenario
 
-_MOVED = ["venmo.User", "venmo.Notification"]
+_MOVED = {"venmo.User": ["last_logged_in", "venmo_balance"], "venmo.Notification": "added"}
 _ALL_PAYMENTS = """
         payments, page = [], 0
         while found := apis.venmo.show_transactions(%s, page_index=page, page_limit=20, access_token=venmo_token):
@@ -39,7 +39,7 @@ def request_money(s: Stage) -> None:
     friend, _ = s.friends[6 + s.variant]
     amount, what = s.pick((19.0, "museum"), (45.6, "share of the rent deposit"), (7.2, "sandwiches"))
     s.expect_added("venmo.PaymentRequest", sender_id=s.user.id, receiver_id=friend.id, amount=amount, description=what)
-    s.side_effects = ["venmo.Notification"]
+    s.side_effects = {"venmo.Notification": "added"}
     s.instruction = s.pick(
         f"Request ${amount:.2f} from {friend.name} on Venmo, description '{what}'.",
         f"{friend.name} still owes me ${amount:.2f}. Ask for it on Venmo and put '{what}' into the description.",
@@ -70,9 +70,9 @@ def money_spent(s: Stage) -> None:
     world.paid(s.models, s.user, friend, 21.0, "lunch", "2024-05-02T12:00:00")
     s.answer = total
     s.instruction = s.pick(
-        f"How much did I pay {friend.name} on Venmo in April 2024, in all?",
-        f"What is the sum of the Venmo payments that I sent to {friend.name} in April of this year?",
-        f"Add up everything I sent {friend.name} over Venmo last month.",
+        f"How much did I pay {friend.name} on Venmo in April 2024, in all? Just the number.",
+        f"What is the sum, as a bare number, of the Venmo payments that I sent to {friend.name} in April of this year?",
+        f"Add up everything I sent {friend.name} over Venmo last month, and tell me the number alone.",
     )
     find = "        friend = apis.venmo.search_friends(query=<<name>>, access_token=venmo_token)[0]"
     where = "user_email=friend['email'], min_created_at='2024-04-01', max_created_at='2024-04-30'"
@@ -92,7 +92,7 @@ def approve_requests(s: Stage) -> None:
         amount = 4.0 + 2 * index
         request = s.add(
             "venmo.PaymentRequest", sender_id=friend.id, receiver_id=s.user.id, amount=amount,
-            description=f"shared {world._TREATS[index]}", private=False, approved_at=None, denied_at=None,
+            description=f"shared {world.TREATS[index]}", private=False, approved_at=None, denied_at=None,
         )  # fmt: skip
         key = int(request.id)
         if relation in relations:
@@ -135,7 +135,7 @@ def like_payments(s: Stage) -> None:
         s.expect_updated("venmo.Transaction", int(payment.id), like_count=1)
     world.paid(s.models, friend, s.user, 3, "cinema", "2024-04-28T18:00:00")
     world.paid(s.models, s.user, friend, 4, "cinema", "2024-05-09T18:00:00")
-    s.side_effects = ["venmo.Notification"]
+    s.side_effects = {"venmo.Notification": "added"}
     s.instruction = s.pick(
         f"Like all Venmo payments that I got from {friend.name} this month.",
         f"{friend.name} paid me back a few times in May. Give each of those Venmo transactions a like.",
@@ -221,7 +221,9 @@ def split_bill(s: Stage) -> None:
         "splitwise.Expense", payer_id=s.user.id, amount=amount, description=what,
         debtor_ids=[s.user.id, one.id, two.id],
     )  # fmt: skip
-    s.side_effects = ["splitwise.ExpenseShare", "splitwise.Notification"]
+    for person in (s.user, one, two):
+        s.expect_added("splitwise.ExpenseShare", debtor_id=person.id, share_amount=amount / 3)
+    s.side_effects = {"splitwise.Notification": "added"}
     s.instruction = s.pick(
         f"I paid ${amount:.2f} for '{what}'. Record it on Splitwise as an expense to be shared equally by me, "
         f"{one.name} and {two.name}. Their addresses are in my phone contacts.",
@@ -242,6 +244,8 @@ def split_bill(s: Stage) -> None:
     values = {"names": [one.name, two.name], "me": s.user.email, "what": what, "amount": amount}
     s.solve(body % "[<<me>>]", **values)
     s.mistake(body % "[]", **values)
+    unequal = f"debtor_emails=emails, debt_amounts=[{amount - 10}, 5.0, 5.0],"
+    s.mistake((body % "[<<me>>]").replace("debtor_emails=emails,", unequal), **values)
 
 
 @scenario(2, "train", "splitwise")
@@ -282,7 +286,7 @@ def settle_with(s: Stage) -> None:
     _owes(s, payer=friend, debtor=s.user, amount=second)
     _owes(s, payer=s.user, debtor=s.friends[0][0], amount=13.0)
     s.expect_added("splitwise.Payment", payer_id=s.user.id, receiver_id=friend.id, amount=first + second)
-    s.side_effects = ["splitwise.Notification"]
+    s.side_effects = {"splitwise.Notification": "added"}
     s.instruction = s.pick(
         f"I have paid {friend.name} all that I owed in cash. Record that payment on Splitwise.",
         f"Settled everything with {friend.name} today by hand! Put the payment of my whole Splitwise debt on record.",

@@ -25,6 +25,11 @@ def note_write(s: Stage) -> None:
     s.mistake(
         "apis.simple_note.create_note(title=<<content>>, content=<<title>>, access_token=simple_note_token)", **values
     )
+    s.mistake(
+        "apis.simple_note.create_note(title=<<title>>, content=<<content>>, access_token=simple_note_token)\n"
+        "apis.simple_note.update_account_name(first_name='Max', access_token=simple_note_token)",
+        **values,
+    )
 
 
 @scenario(1, "train", "simple_note")

@@ -54,7 +54,7 @@ def text_send(s: Stage) -> None:
     friend, _ = s.friends[s.variant]
     message = s.pick("The meeting moved to four.", "I have your umbrella.", "We are out of milk.")
     s.expect_added("phone.GlobalTextMessage", sender_id=s.user.id, receiver_id=friend.id, message=message)
-    s.side_effects = ["phone.UserTextMessage"]
+    s.side_effects = {"phone.UserTextMessage": "added"}
     s.instruction = s.pick(
         f"Text {friend.name}: {message}",
         f"Send {friend.name} a text message that says exactly this: {message}",
@@ -66,6 +66,14 @@ def text_send(s: Stage) -> None:
         """
     s.solve(body % "contact['phone_number']", name=friend.name, message=message)
     s.mistake(body % "<<mine>>", name=friend.name, message=message, mine=s.friends[5][0].phone)
+    s.mistake(
+        """
+        for text in apis.phone.search_text_messages(access_token=phone_token):
+            apis.phone.delete_text_message(text_message_id=text['text_message_id'], access_token=phone_token)
+        """
+        + body % "contact['phone_number']",
+        name=friend.name, message=message,
+    )  # fmt: skip
 
 
 @scenario(1, "test", "phone")
@@ -91,7 +99,7 @@ def text_group(s: Stage) -> None:
     for friend, relations in s.friends:
         if relation in relations:
             s.expect_added("phone.GlobalTextMessage", sender_id=s.user.id, receiver_id=friend.id, message=message)
-    s.side_effects = ["phone.UserTextMessage"]
+    s.side_effects = {"phone.UserTextMessage": "added"}
     s.instruction = s.pick(
         f"Text all my contacts who are marked as friends: {message}",
         f"Let every coworker in my contacts know by text: {message}",

@@ -126,8 +126,9 @@ def todo_from_note(s: Stage) -> None:
     s.expect_added("todoist.Project", user_id=s.user.id, name=project)
     for index, thing in enumerate(things):
         if index not in ticked:
-            s.expect_added("todoist.Task", title=thing, user_id=s.user.id)
-    s.side_effects = ["todoist.ProjectCollaboratorLink"]
+            place = s.new("todoist.Project", name=project)
+            s.expect_added("todoist.Task", title=thing, user_id=s.user.id, project_id=place)
+    s.side_effects = {"todoist.ProjectCollaboratorLink": "added"}
     s.instruction = s.pick(
         f"My note '{title}' has a checklist. Make a Todoist project '{project}' with a task for each line that is not "
         "ticked yet, named like the line.",
@@ -146,3 +147,10 @@ def todo_from_note(s: Stage) -> None:
         """
     s.solve(body % "line.startswith('[ ]')", title=title, project=project)
     s.mistake(body % "line.startswith('[')", title=title, project=project)
+    inbox = (
+        "[p for p in apis.todoist.show_projects(access_token=todoist_token) if p['name'] == 'Inbox'][0]['project_id']"
+    )
+    s.mistake(
+        (body % "line.startswith('[ ]')").replace("project_id=project_id", f"project_id={inbox}"),
+        title=title, project=project,
+    )  # fmt: skip
