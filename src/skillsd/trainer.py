@@ -257,12 +257,16 @@ class Trainer:
     def shard(self) -> None:
         """Spread the weights over the processes, if that is asked for and there are several."""
         settings = self.config.trainer
-        if not settings.fsdp or self.processes.size == 1:
+        if not (settings.fsdp or settings.zero_stage) or self.processes.size == 1:
             return
+        if settings.grad_norms_every:
+            raise UsageError(
+                "trainer.fsdp and trainer.zero_stage have no separate gradient norms: set trainer.grad_norms_every=0"
+            )
+        if not settings.fsdp:
+            return  # the optimiser's part, for the learner to spread
         if settings.asynchronous and self.config.rollout.engine != "vllm":
             raise UsageError("trainer.asynchronous with trainer.fsdp needs rollout.engine=vllm")
-        if settings.grad_norms_every:
-            raise UsageError("trainer.fsdp has no separate gradient norms: set trainer.grad_norms_every=0")
         for model in (self.model, self.teacher.copy):
             if model is not None:
                 shard(model, getattr(torch, self.config.model.dtype))

@@ -1,0 +1,53 @@
+"""DeepSpeed's ZeRO on two real processes (gloo) against one plain one, and a resume between the two kinds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from skillsd import load_config, train
+from test_parallel import TINY, assert_same, command, environment, run_two
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: `make test-engines` installs it")
+
+FROZEN = ["method=skill_sd_frozen", "trainer.grad_norms_every=0", "optim.max_tokens_per_device=1200"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.zero_stage=1", "optim.minibatches=2"],
+        ["trainer.zero_stage=2"],
+        ["trainer.zero_stage=2", "model.lora_rank=4"],
+        ["trainer.zero_stage=2", "method=skill_sd_hindsight", "loss.anchor_weight=0.5"],
+    ],
+    ids=["stage 1", "stage 2", "adapter", "two losses"],
+)
+def test_spread_is_the_same(tmp_path, overrides):
+    overrides = [*FROZEN, *overrides]
+    train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "one")
+    done = run_two(tmp_path / "two", *overrides)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    assert "[INFO]" not in done.stdout + done.stderr, "it talks no more than we do"
+
+
+def test_resume_on_another_number_of_processes(tmp_path):
+    """One process (plain AdamW), two (ZeRO), one again."""
+    overrides = [*FROZEN, "trainer.zero_stage=2"]
+    train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "one")
+    train(load_config("sokoban-smoke", [*TINY, *overrides, "trainer.iterations=1"]), tmp_path / "mixed")
+    run_two(tmp_path / "mixed", "trainer.iterations=2", resume=True)
+    run_two(tmp_path / "mixed", "trainer.iterations=3", resume=True)
+    train(load_config("sokoban-smoke", [*TINY, *overrides]), tmp_path / "mixed", resume=True)
+    assert_same(tmp_path / "one", tmp_path / "mixed")
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_with_one_line(tmp_path):
+    import subprocess
+
+    overrides = [*FROZEN, "trainer.zero_stage=2", "optim.lr=1e30", "trainer.checkpoint_every=1"]
+    done = subprocess.run(command(tmp_path / "run", *overrides), env=environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "the last checkpoint is intact" in done.stderr
+    assert json.loads(next((tmp_path / "run" / "checkpoints").glob("step-*/state.json")).read_text())["iteration"] == 1
