@@ -15,7 +15,7 @@ from skillsd.config import Config
 from skillsd.parallel import Processes
 from skillsd.policy.engines.base import Engine
 from skillsd.policy.engines.transformers import TransformersEngine
-from skillsd.policy.engines.vllm import VLLMClient, VLLMEngine, VLLMServer
+from skillsd.policy.engines.vllm import VLLMClient, VLLMEngine, VLLMFeeder, VLLMRemote, VLLMServer
 from skillsd.policy.loading import Policy, precision
 from skillsd.policy.lora import plain_weights
 from skillsd.sharding import whole
@@ -83,16 +83,20 @@ class Actors:
                 weights = plain_weights(self.policy.model)
             if self.server is None:
                 self.server = self._open(weights)
-            elif isinstance(self.server, VLLMServer):
+            elif isinstance(self.server, VLLMFeeder):
                 self.server.load(weights)
             self.served = self.processes.from_main(lambda: version)  # nobody goes on before it is done
         return self.server
 
     def _open(self, weights: dict[str, Tensor]) -> VLLMClient:
-        """Start the one server of the run: the main process has it, the others are told where it is."""
-        settings, rollouts = self.config.vllm, self.config.rollout
-        own = None
+        """The one server of the run: the main process starts and feeds it, the others are told where it is."""
+        settings, rollouts, dtype = self.config.vllm, self.config.rollout, self.config.model.dtype
+        own: VLLMFeeder | None = None
         if self.processes.main:
-            own = VLLMServer(settings, rollouts, self.policy, weights, self.config.model.dtype, self.folder)
-        path = self.processes.from_main(lambda: own.path if own else "")
-        return own or VLLMClient(settings, path, rollouts.batch_size)
+            own = (
+                VLLMRemote(settings, rollouts, self.policy, weights, dtype)
+                if settings.url
+                else VLLMServer(settings, rollouts, self.policy, weights, dtype, self.folder)
+            )
+        where = self.processes.from_main(lambda: own.where if own else "")
+        return own or VLLMClient(settings, where, rollouts.batch_size)

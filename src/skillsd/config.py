@@ -70,7 +70,11 @@ class RolloutConfig(Section):
 
 
 class VLLMConfig(Section):
-    """The server of ``rollout.engine`` = vllm (docs/vllm.md); it is started, fed and stopped by the run."""
+    """The server of ``rollout.engine`` = vllm (docs/vllm.md): started, fed and stopped by the run, or, with ``url``,
+    one that runs already and is fed. Its key, if it wants one, is taken from $VLLM_API_KEY."""
+
+    url: str | None = Field(None, pattern="^https?://", description="http://HOST:PORT of a server that you started")
+    folder: str | None = Field(None, description="with url: where weights go, seen by the server under the same path")
 
     python: str = Field("python", description="interpreter of the environment that vLLM is installed in")
     args: list[str] = Field([], description="further arguments of the server")
@@ -237,6 +241,12 @@ class Config(Section):
             raise ValueError(f"teacher.weights: method {self.method!r} has no teacher")
         if (self.loss.anchor_weight or self.loss.view_reward_weight) and self.spec.teacher not in ("dynamic", "ema"):
             raise ValueError("loss.anchor_weight and loss.view_reward_weight need a teacher whose weights move")
+        return self
+
+    @model_validator(mode="after")
+    def _place_for_weights(self) -> Config:
+        if (self.vllm.url is None) != (self.vllm.folder is None):
+            raise ValueError("vllm.url and vllm.folder go together")
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,10 @@
 """Rollouts by a real vLLM server: the same ids and log-probs as ours, new weights in place, and trouble."""
 
 import os
+import shlex
 import signal
+import socket
+import subprocess
 import threading
 
 import numpy as np
@@ -194,6 +197,40 @@ def test_a_run_a_dead_server_and_resume(vllm_python, tmp_path):
         assert row["sampler_gap"] < 1e-4
         assert row["sampler_gap_max"] < 1e-3
     assert not (out / "served").exists()
+
+
+def test_a_server_of_ones_own(vllm_python, tmp_path, capfd, monkeypatch):
+    """Started by the command that the run prints; it is fed, told apart from others, and survives the run."""
+    monkeypatch.setenv("VLLM_API_KEY", "sesame")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = [f"vllm.url=http://127.0.0.1:{port}", f"vllm.folder={tmp_path / 'shared'}"]
+    with pytest.raises(SkillSDError, match="was not up within 2 s at http://127"):
+        train(settings(vllm_python, *where, "vllm.startup_timeout=2"), tmp_path / "early")
+    command = next(line for line in capfd.readouterr().err.splitlines() if line.startswith("VLLM_SERVER_DEV_MODE=1 "))
+    words = shlex.split(command)[3:]
+    server = subprocess.Popen(
+        [vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
+         "--enforce-eager", "--block-size", "32", "--model", *words],
+        env={**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}, start_new_session=True,
+        stdout=(tmp_path / "log").open("w"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        out = tmp_path / "run"
+        train(settings(vllm_python, *where), out)
+        assert server.poll() is None
+        assert train(settings(vllm_python, *where, "trainer.iterations=3"), out, resume=True).iterations == 3
+        assert all(row["sampler_gap_max"] < 1e-3 for row in RunDir(out).read_metrics())
+        assert "sesame" not in (out / "config.toml").read_text()
+        with pytest.raises(SkillSDError, match="has to serve a model named 'policy'"):
+            train(settings(vllm_python, *where, "rollout.max_tokens=8000"), tmp_path / "longer")
+        monkeypatch.setenv("VLLM_API_KEY", "wrong")
+        with pytest.raises(SkillSDError, match="is VLLM_API_KEY right"):
+            train(settings(vllm_python, *where), tmp_path / "stranger")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def test_a_lost_connection_is_no_lost_server(actors):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,16 +86,18 @@ class VLLMEngine:
 
 
 class VLLMClient:
-    """HTTP to the server behind the Unix socket ``path``, from any thread of a process on its machine."""
+    """HTTP to the server at ``where``, a URL or the path of a Unix socket, from any thread."""
 
-    def __init__(self, config: VLLMConfig, path: str, connections: int) -> None:
-        self.config, self.path = config, path
+    def __init__(self, config: VLLMConfig, where: str, connections: int) -> None:
+        self.config, self.where = config, where
         # The server drops connections that were idle for 5 s; ours are given up before.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=connections, keepalive_expiry=2.0)
+        url, key = (where if config.url else "http://vllm"), os.environ.get("VLLM_API_KEY")
         self.client = httpx2.Client(
-            base_url="http://vllm",
-            transport=httpx2.HTTPTransport(uds=path, limits=limits),
+            base_url=url,
+            transport=httpx2.HTTPTransport(uds=None if config.url else where, limits=limits),
             timeout=httpx2.Timeout(config.request_timeout, connect=10.0),
+            headers={"Authorization": f"Bearer {key}"} if config.url and key else {},
         )
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +134,108 @@ class VLLMClient:
         self.client.close()
 
 
-class VLLMServer(VLLMClient):
+class VLLMFeeder(VLLMClient):
+    """A client that gives the server its weights, through ``folder``."""
+
+    def __init__(self, config: VLLMConfig, rollout: RolloutConfig, policy: Policy, where: str, folder: Path) -> None:
+        super().__init__(config, where, rollout.batch_size)
+        self.policy, self.folder, self.loads = policy, folder.absolute(), 0
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Serve these weights from now on, in place."""
+        old, self.loads = self._served, self.loads + 1
+        self._write(weights)
+        self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self._served)}})
+        if self.post("/reset_prefix_cache", {}).get("success") is not True:
+            raise SkillSDError("vllm: the prefix cache of the old weights cannot be emptied; go on with --resume")
+        if old != self._first:
+            shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def _served(self) -> Path:
+        return self.folder / "served" / f"{self.loads:06d}"
+
+    @property
+    def _first(self) -> Path | None:
+        """What a server of one's own may have to start from again."""
+        return None
+
+    def _write(self, weights: dict[str, Tensor]) -> None:
+        """The policy as a plain, untied model: a reload in place forgets a head that is tied to the embedding."""
+        target = self._served
+        try:
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            settings = copy.deepcopy(self.policy.model.config)
+            settings.tie_word_embeddings = False
+            settings.save_pretrained(target)
+            save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+            if not self.loads:
+                self.policy.tokenizer.save_pretrained(target)
+        except (OSError, SafetensorError) as error:
+            raise SkillSDError(f"vllm: the weights cannot be written to {target} ({error})") from None
+
+    def _wait(self, waiting: Callable[[], None] = lambda: None) -> None:
+        """Until the server is healthy; ``waiting`` is told if it is not so at once."""
+        end, told = time.monotonic() + self.config.startup_timeout, False
+        while True:
+            with suppress(httpx2.HTTPError):
+                if self.client.get("/health", timeout=5.0).status_code == 200:
+                    return
+            if not told:
+                waiting()
+                told = True
+            reason = self.fate()
+            if time.monotonic() > end:
+                reason = f"the server was not up within {self.config.startup_timeout:g} s{self._hint}"
+            if reason:
+                self.close()
+                raise SkillSDError(f"vllm: {reason}")
+            time.sleep(0.5)
+
+    @property
+    def _hint(self) -> str:
+        return f"; see {self.folder / 'vllm.log'}"
+
+
+class VLLMRemote(VLLMFeeder):
+    """A server that somebody else starts, on this machine or another one that sees ``vllm.folder``.
+
+    Raises :class:`SkillSDError` (one line) if it is not there in time or does not serve what is needed.
+    """
+
+    def __init__(
+        self, config: VLLMConfig, rollout: RolloutConfig, policy: Policy, weights: dict[str, Tensor], dtype: str
+    ) -> None:
+        needed = _positions(rollout, policy)
+        super().__init__(config, rollout, policy, str(config.url), Path(str(config.folder)).expanduser())
+        self._write(weights)
+        command = shlex.join(["vllm", "serve", *_arguments(self._served, needed, rollout.batch_size, dtype)])
+        start = f"waiting for {config.url}; to start it there:\nVLLM_SERVER_DEV_MODE=1 {command}"
+        self._wait(lambda: print(start, file=sys.stderr, flush=True))
+        self._check(needed)
+        self.load(weights)  # it may have been up before
+
+    def _check(self, needed: int) -> None:
+        try:
+            found = {m["id"]: m.get("max_model_len") or 0 for m in self.client.get("/v1/models").json()["data"]}
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            raise SkillSDError(f"vllm: {self.where} does not list its models; is VLLM_API_KEY right?") from None
+        if found.get(MODEL, 0) < needed:
+            raise SkillSDError(
+                f"vllm: {self.where} has to serve a model named {MODEL!r} with {needed} positions; it has {found}"
+            )
+
+    @property
+    def _first(self) -> Path:
+        return self.folder / "served" / "000000"
+
+    @property
+    def _hint(self) -> str:
+        return f" at {self.where}"
+
+
+class VLLMServer(VLLMFeeder):
     """A server process of this run's own. It listens on a socket in a folder that this user alone may enter, because
     its control endpoints, which take the weights, ask for no key.
 
@@ -148,31 +252,14 @@ class VLLMServer(VLLMClient):
         folder: Path,
     ) -> None:
         """``weights``: the plain ones of ``policy`` (see :func:`plain_weights`), served first, in ``dtype``."""
-        needed = rollout.max_tokens + rollout.max_new_tokens
-        positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None) or needed
-        if needed > positions:
-            raise UsageError(
-                f"vllm: rollout.max_tokens + rollout.max_new_tokens = {needed} is more than the model's {positions} "
-                "positions: lower rollout.max_tokens"
-            )
+        needed = _positions(rollout, policy)
         # Not in the folder of the run: a socket's path may have some hundred characters at most.
         self.private = tempfile.mkdtemp(prefix="skillsd-")
-        super().__init__(config, f"{self.private}/vllm", rollout.batch_size)
-        self.model, self.folder, self.loads = policy.model, folder.absolute(), 0
+        super().__init__(config, rollout, policy, f"{self.private}/vllm", folder)
         self._write(weights)
-        policy.tokenizer.save_pretrained(self._served)
         self.log = (self.folder / "vllm.log").open("a")
-        self.process = self._start(rollout, dtype)
+        self.process = self._start(_arguments(self._served, needed, rollout.batch_size, dtype))
         self._wait()
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Serve these weights from now on, in place."""
-        old, self.loads = self._served, self.loads + 1
-        self._write(weights)
-        self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self._served)}})
-        if self.post("/reset_prefix_cache", {}).get("success") is not True:
-            raise SkillSDError("vllm: the prefix cache of the old weights cannot be emptied; go on with --resume")
-        shutil.rmtree(old, ignore_errors=True)
 
     def fate(self, wait: float = 0.0) -> str | None:
         """How the process ended; None while it runs. A dying one is given ``wait`` seconds."""
@@ -194,31 +281,10 @@ class VLLMServer(VLLMClient):
         shutil.rmtree(self.folder / "served", ignore_errors=True)
         shutil.rmtree(self.private, ignore_errors=True)
 
-    @property
-    def _served(self) -> Path:
-        return self.folder / "served" / f"{self.loads:06d}"
-
-    def _write(self, weights: dict[str, Tensor]) -> None:
-        """The policy as a plain, untied model: a reload in place forgets a head that is tied to the embedding."""
-        target = self._served
-        try:
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir(parents=True)
-            settings = copy.deepcopy(self.model.config)
-            settings.tie_word_embeddings = False
-            settings.save_pretrained(target)
-            save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-        except (OSError, SafetensorError) as error:
-            raise SkillSDError(f"vllm: the weights cannot be written to {target} ({error})") from None
-
-    def _start(self, rollout: RolloutConfig, dtype: str) -> subprocess.Popen[bytes]:
-        python, context = self.config.python, rollout.max_tokens + rollout.max_new_tokens
+    def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         words = [
-            python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self._served),
-            "--served-model-name", MODEL, "--uds", self.path,
-            "--dtype", dtype, "--max-model-len", str(context), "--max-num-seqs", str(rollout.batch_size),
-            "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--enable-prefix-caching",
-            *self.config.args,
+            self.config.python, "-m", "vllm.entrypoints.openai.api_server", "--uds", self.where,
+            "--model", *arguments, *self.config.args,
         ]  # fmt: skip
         env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
         for name in ("VLLM_API_KEY", "PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -231,24 +297,28 @@ class VLLMServer(VLLMClient):
                 start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )  # fmt: skip
         except OSError as error:
-            raise SkillSDError(f"vllm.python: {python!r} cannot be run ({error.strerror})") from None
+            raise SkillSDError(f"vllm.python: {self.config.python!r} cannot be run ({error.strerror})") from None
 
-    def _wait(self) -> None:
-        """Until the server is healthy."""
-        end = time.monotonic() + self.config.startup_timeout
-        while True:
-            with suppress(httpx2.HTTPError):
-                if self.client.get("/health", timeout=5.0).status_code == 200:
-                    return
-            reason = self.fate()
-            if time.monotonic() > end:
-                reason = (
-                    f"the server was not up within {self.config.startup_timeout:g} s; see {self.folder / 'vllm.log'}"
-                )
-            if reason:
-                self.close()
-                raise SkillSDError(f"vllm: {reason}")
-            time.sleep(0.5)
+
+def _positions(rollout: RolloutConfig, policy: Policy) -> int:
+    """What the server must have room for. Raises :class:`UsageError` if the model has not."""
+    needed = rollout.max_tokens + rollout.max_new_tokens
+    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None) or needed
+    if needed > positions:
+        raise UsageError(
+            f"vllm: rollout.max_tokens + rollout.max_new_tokens = {needed} is more than the model's {positions} "
+            "positions: lower rollout.max_tokens"
+        )
+    return needed
+
+
+def _arguments(model: Path, positions: int, episodes: int, dtype: str) -> list[str]:
+    """What any server for us is started with; the model comes first."""
+    return [
+        str(model), "--served-model-name", MODEL, "--dtype", dtype, "--max-model-len", str(positions),
+        "--max-num-seqs", str(episodes), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm",
+        "--enable-prefix-caching",
+    ]  # fmt: skip
 
 
 def _die_with_parent() -> None:
