@@ -17,6 +17,7 @@ from typing import Any
 
 import tomli_w
 
+from skillsd.base_model import EMBEDDED
 from skillsd.base_model import path as embedded
 from skillsd.config import Config, load_config
 from skillsd.errors import SkillSDError, UsageError
@@ -134,9 +135,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def versions() -> dict[str, str]:
     """Versions that a result depends on, and the first digits of the embedded weights' SHA-256."""
     packages = ("skillsd", "torch", "transformers", "tokenizers", "numpy")
-    weights = (embedded() / "model.safetensors").read_bytes()
+    weights = {name: (embedded(name) / "model.safetensors").read_bytes() for name in EMBEDDED}
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    return {**found, "embedded": hashlib.sha256(weights).hexdigest()[:8]}
+    return {**found, **{name: hashlib.sha256(data).hexdigest()[:8] for name, data in weights.items()}}
 
 
 def remove(path: Path) -> None:

@@ -166,7 +166,7 @@ def test_half_built_or_foreign_data(engine, tmp_path, monkeypatch):
     taskset = make_taskset("appworld", data=str(home / "pack"))
     with pytest.raises(UsageError, match="no AppWorld engine in"):
         taskset.make()
-    with pytest.raises(UsageError, match="no split 'valid'; splits: dev, test, train"):
+    with pytest.raises(UsageError, match="no split 'valid'; splits: dev, practice, practice_test, test, train "):
         taskset.tasks("valid")
     specs = home / "pack" / "data" / "tasks" / "notewrite_1" / "specs.json"
     specs.write_text(json.dumps({**json.loads(specs.read_text()), "db_version": "0.0.1"}))

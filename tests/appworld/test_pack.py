@@ -45,6 +45,13 @@ def test_every_solution_scores_as_promised(engine, root, manifest, tmp_path):
 
 
 def test_it_is_what_its_page_says(root, manifest):
+    practice = {name: entry for name, entry in manifest.items() if entry["split"].startswith("practice")}
+    assert len(practice) == 8 * 18
+    assert len({entry["scenario"] for entry in practice.values()}) == 8
+    assert [entry["split"] for entry in practice.values()].count("practice_test") == 8 * 6
+    texts = [entry["instruction"] for entry in manifest.values()]
+    assert len(set(texts)) == len(texts)
+    manifest = {name: entry for name, entry in manifest.items() if name not in practice}
     scenarios = {entry["scenario"]: entry for entry in manifest.values()}
     assert len(scenarios) >= 30
     assert len(manifest) == 3 * len(scenarios)
@@ -52,8 +59,6 @@ def test_it_is_what_its_page_says(root, manifest):
     assert {entry["difficulty"] for entry in scenarios.values()} == {1, 2, 3}
     for entry in manifest.values():
         assert entry["split"] == scenarios[entry["scenario"]]["split"], "all variants of a scenario are in one split"
-    texts = [entry["instruction"] for entry in manifest.values()]
-    assert len(set(texts)) == len(texts)
     for split in ("train", "dev", "test"):
         listed = (root / "data" / "datasets" / f"{split}.txt").read_text().split()
         assert sorted(listed) == sorted(name for name, entry in manifest.items() if entry["split"] == split)

@@ -48,12 +48,17 @@ def parts(token: str) -> list[str]:
     return []
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int = 640) -> PreTrainedTokenizerFast:
-    """Train on ``corpus``; any text of any language still encodes (bytes are the fallback)."""
+def train_tokenizer(
+    corpus: Iterable[str], vocab_size: int = 640, pieces: str = _PIECES, whole: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Train on ``corpus``; any text of any language still encodes (bytes are the fallback).
+
+    ``pieces`` is the pattern of what merges do not cross, ``whole`` are texts that become tokens of their own.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -73,6 +78,6 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int = 640) -> PreTrainedT
         model_max_length=8192,
         clean_up_tokenization_spaces=False,
     )
-    fast.add_tokens([AddedToken(row, normalized=False, special=False) for row in room_rows()])
+    fast.add_tokens([AddedToken(row, normalized=False, special=False) for row in whole])
     fast.chat_template = TEMPLATE
     return fast

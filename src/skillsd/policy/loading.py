@@ -71,11 +71,12 @@ def precision(config: ModelConfig, model: PreTrainedModel) -> torch.autocast:
 
 def _source(path: str) -> str:
     """A local path, or what is left to the hub. Raises :class:`SkillSDError` where a local one does not exist."""
+    from skillsd.base_model import EMBEDDED
     from skillsd.base_model import path as embedded
     from skillsd.policy.smollm2 import smollm2
 
-    if path == "embedded":
-        return str(embedded())
+    if path in EMBEDDED:
+        return str(embedded(path))
     if path == "smollm2":
         return str(smollm2())
     local = Path(path).expanduser()

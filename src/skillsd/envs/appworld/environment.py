@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from skillsd.envs.appworld.guard import Refused, check
-from skillsd.envs.appworld.install import data_root, find_engine
+from skillsd.envs.appworld.install import data_root, find_engine, home
 from skillsd.envs.appworld.servers import START, Pool, Server, ServerLost
 from skillsd.envs.base import Score, Step, Task
 from skillsd.errors import SkillSDError, UsageError
@@ -23,6 +23,8 @@ from skillsd.skills.skill import Skill
 _JUDGE = 60.0
 _FENCE = "```"
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+#: What Python draws under the part of a line that failed: many tokens that tell nothing.
+_UNDERLINE = re.compile(r"\n[ ~^]*\^[ ~^]*(?=\n)")
 _PROMPTS = Path(__file__).with_name("prompts")
 
 
@@ -56,7 +58,7 @@ class AppWorldTasks:
             raise UsageError(f"appworld: timeout must be more than 0 seconds, not {timeout!r}")
         self.max_turns, self.timeout, self.max_output = max_turns, float(timeout), max_output
         self.root, self.max_episodes = data_root(data), servers
-        self.template, self.keep = _template(prompt), Path(keep).expanduser().absolute() if keep else None
+        self.template, self.keep = prompt_template(prompt), Path(keep).expanduser().absolute() if keep else None
         self._opening = threading.Lock()
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -65,7 +67,10 @@ class AppWorldTasks:
         file = folder / f"{split}.txt"
         if not file.is_file():
             known = ", ".join(sorted(path.stem for path in folder.glob("*.txt")))
-            raise UsageError(f"appworld: no split {split!r}; splits: {known}")
+            hint = "" if split in ("train", "dev", "test") else " (`skillsd appworld setup` renews an older pack)"
+            raise UsageError(
+                f"appworld: no split {split!r}; splits: {known}{hint if self.root == home() / 'pack' else ''}"
+            )
         return [self._task(line.strip()) for line in file.read_text("utf-8").splitlines() if line.strip()]
 
     def make(self) -> AppWorldEnvironment:
@@ -194,6 +199,8 @@ class AppWorldEnvironment:
         if cut > 0:
             text += f"\n[{cut} more characters were cut: print less at a time]"
         failed = text.startswith("Execution failed.")
+        if failed:
+            text = _UNDERLINE.sub("", text)
         events = ["error"] if failed else []
         if failed and "MemoryError" in text[-200:]:
             self.forfeited, events = True, ["killed"]
@@ -211,7 +218,8 @@ def _failed(reason: str) -> str:
     return f"Execution failed. {reason}"
 
 
-def _template(name: str) -> jinja2.Template:
+def prompt_template(name: str) -> jinja2.Template:
+    """A prompt of ours by name, or a Jinja file. Raises :class:`UsageError` if it is neither."""
     path = _PROMPTS / f"{name}.md" if (_PROMPTS / f"{name}.md").is_file() else Path(name).expanduser()
     try:
         text = path.read_text("utf-8")

@@ -77,13 +77,13 @@ def build(root: Path) -> None:
     models.save(str(base), format="full", app_names=apps, skip_mandatory_apps=False)
     models.close()
     manifest, solutions = {}, {}
-    splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    splits: dict[str, list[str]] = {}
     everything = list(tasks.all_tasks())
     for number, task in enumerate(everything, 1):
         tasks.write(task, data, apps)
         manifest[task.id] = task.manifest()
         solutions[task.id] = {"reference": task.reference, "wrong": task.wrong}
-        splits[task.split].append(task.id)
+        splits.setdefault(task.split, []).append(task.id)
         if number % 10 == 0:
             print(f"{number} of {len(everything)} tasks", file=sys.stderr, flush=True)
     clock.stop()

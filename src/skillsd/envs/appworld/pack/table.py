@@ -11,7 +11,7 @@ def main() -> None:
     """Print it, one line a scenario, with the instruction of its first variant."""
     tasks = json.loads((Path(sys.argv[1]) / "pack.json").read_text("utf-8"))["tasks"]
     print("| scenario | split | difficulty | apps | for example |\n|---|---|---|---|---|")
-    firsts = [entry for name, entry in tasks.items() if name.endswith("_1")]
+    firsts = [e for name, e in tasks.items() if name.endswith("_1") and not e["split"].startswith("practice")]
     for entry in sorted(firsts, key=lambda e: (e["split"] != "train", e["split"], e["difficulty"], e["scenario"])):
         apps = ", ".join(entry["apps"])
         print(f"| {entry['scenario']} | {entry['split']} | {entry['difficulty']} | {apps} | {entry['instruction']} |")

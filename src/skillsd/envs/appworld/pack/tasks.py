@@ -29,15 +29,20 @@ class Scenario:
     split: str
     apps: tuple[str, ...]
     stage: Callable[[Stage], None]
+    variants: int = VARIANTS
+    #: The last so many of the variants are in the split of that name with "_test" behind it.
+    held_out: int = 0
 
 
-def scenario(difficulty: int, split: str, *apps: str) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
+def scenario(
+    difficulty: int, split: str, *apps: str, variants: int = VARIANTS, held_out: int = 0
+) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
     """Register the decorated function; its name, without underscores, is the scenario's."""
 
     def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = function.__name__.replace("_", "")
         assert name not in _SCENARIOS, name
-        _SCENARIOS[name] = Scenario(name, difficulty, split, apps, function)
+        _SCENARIOS[name] = Scenario(name, difficulty, split, apps, function, variants, held_out)
         return function
 
     return register
@@ -151,8 +156,8 @@ class PackTask:
 
     @property
     def split(self) -> str:
-        """train, dev or test; all variants of a scenario are in the same one."""
-        return self.kind.split
+        """train, dev or test, all variants of a scenario in the same one; practice and practice_test divide them."""
+        return f"{self.kind.split}_test" if self.variant >= self.kind.variants - self.kind.held_out else self.kind.split
 
     @property
     def reference(self) -> list[str]:
@@ -178,7 +183,7 @@ def all_tasks() -> Iterator[PackTask]:
 
     assert scenarios
     for kind in _SCENARIOS.values():
-        for variant in range(VARIANTS):
+        for variant in range(kind.variants):
             yield PackTask(kind, variant)
 
 

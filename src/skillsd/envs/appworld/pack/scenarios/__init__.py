@@ -5,4 +5,5 @@ import scenarios.money
 import scenarios.music
 import scenarios.notes
 import scenarios.phone
+import scenarios.practice
 import scenarios.todos  # noqa: F401
