@@ -7,6 +7,8 @@ import os
 from skillsd.config import load_config
 from skillsd.report import write_report
 from skillsd.run_dir import RunDir
+from skillsd.skills.bank import SkillBank
+from skillsd.skills.skill import Skill
 from skillsd.trajectory import Trajectory, Turn
 
 
@@ -39,3 +41,20 @@ def test_a_conversation_is_shown_in_full_and_never_as_markup(tmp_path, monkeypat
     assert "x" * 6000 in page
     assert "x" * 6001 not in page
     assert "Events in the environment" in page
+
+
+def test_first_skills_and_an_environment_that_is_not_installed_here(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.create(load_config("sokoban-smoke", ["env.name=gone:Tasks", "env.options={}"]))
+    run.append_metrics({"iteration": 1, "accuracy": 0.0})
+    run.write_trajectories(1, [Trajectory("t", 1, 0, "Do it", [1], turns=[Turn("said", "heard", True, {})])])
+    bank = SkillBank(run.bank)
+    for number in range(12):
+        text = f"note {number} <i>"
+        skill = Skill(success_analysis=text, mistake_analysis="avoid", golden_workflow="go")
+        assert bank.add(f"task {number % 3}", skill, 1.0)
+    bank.close()
+    page = write_report(run.path).read_text()
+    assert "heard" in page
+    first = page[page.index("First skills kept") :]
+    assert [f"note {n} &lt;i&gt;" in first for n in range(12)] == [n < 3 for n in range(12)]

@@ -49,7 +49,10 @@ def write_report(out: str | Path) -> Path:
     run = RunDir(out)
     config = run.load_config()
     metrics = run.read_metrics()
-    taskset = make_taskset(config.env.name, **config.env.options)
+    try:
+        taskset = make_taskset(config.env.name, **config.env.options)
+    except UsageError:  # not installed on this machine: its episodes are shown as a conversation
+        taskset = None
     page = render(
         "skillsd.report",
         "report.html.jinja",
@@ -108,7 +111,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _episodes(run: RunDir, metrics: Sequence[dict[str, Any]], taskset: TaskSet) -> list[dict[str, Any]]:
+def _episodes(run: RunDir, metrics: Sequence[dict[str, Any]], taskset: TaskSet | None) -> list[dict[str, Any]]:
     """One success and one failure from the first and from the last iteration."""
     shown = []
     for iteration in sorted({row["iteration"] for row in (*metrics[:1], *metrics[-1:])}):
@@ -123,7 +126,7 @@ def _episodes(run: RunDir, metrics: Sequence[dict[str, Any]], taskset: TaskSet) 
     return shown
 
 
-def _episode(trajectory: Trajectory, taskset: TaskSet) -> dict[str, Any]:
+def _episode(trajectory: Trajectory, taskset: TaskSet | None) -> dict[str, Any]:
     """Pictures side by side where the task set draws its observations, else the conversation, message by message."""
     if isinstance(taskset, HasRender):
         frames = [("start", taskset.render_html(trajectory.prompt))]
@@ -135,11 +138,17 @@ def _episode(trajectory: Trajectory, taskset: TaskSet) -> dict[str, Any]:
     return {"trajectory": trajectory, "talk": [(who, text[:MOST_TEXT]) for who, text in talk]}
 
 
-def _skills(run: RunDir, most: int = 12) -> list[StoredSkill]:
-    if not run.bank.is_file():
-        return []
-    bank = SkillBank(run.bank)
-    try:
-        return sorted(bank.skills(), key=lambda s: (-s.chosen, s.id))[:most]
-    finally:
-        bank.close()
+def _skills(run: RunDir, most: int = 8) -> dict[str, list[StoredSkill]]:
+    """Those read most often, and what was learned first: the oldest skill of each task, of the oldest of those."""
+    found: list[StoredSkill] = []
+    if run.bank.is_file():
+        bank = SkillBank(run.bank)
+        try:
+            found = sorted(bank.skills(), key=lambda s: s.id)
+        finally:
+            bank.close()
+    first: dict[str, StoredSkill] = {}
+    for skill in found:
+        first.setdefault(skill.task_id, skill)
+    often = sorted(found, key=lambda s: -s.chosen)
+    return {"Skills read most often": often[:most], "First skills kept": list(first.values())[:most]}
