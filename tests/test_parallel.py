@@ -49,7 +49,7 @@ def run_two(out, *overrides, resume=False):
     done = subprocess.run(
         command(out, *overrides, resume=resume), env=environment(), capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"{done.stderr[:4000]}\n[...]\n{done.stderr[-2000:]}"
     return done
 
 

@@ -7,6 +7,7 @@ divide by the tokens of the whole batch; so the number of processes changes noth
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -29,6 +30,8 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=not torch.cuda.is_available())
             self.rank, self.size = state.process_index, state.num_processes
+            # Left to the end of Python, the group's threads can abort a process that had finished its work.
+            atexit.register(state.destroy_process_group)
 
     @property
     def main(self) -> bool:

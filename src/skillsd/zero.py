@@ -37,10 +37,14 @@ class ZeroOptimizer:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it had to find out
         try:
             import deepspeed
+            from deepspeed.ops import __compatible_ops__
             from deepspeed.utils import logger
         except ImportError:
             raise UsageError("trainer.zero_stage needs DeepSpeed: pip install deepspeed") from None
         logger.setLevel(logging.WARNING)
+        # On CPUs each process would first compile a kernel that it then does not use: that takes a compiler, and waits
+        # for ever at the lock of a run that was killed meanwhile.
+        __compatible_ops__["deepspeed_shm_comm"] = False
         self.parameters, self.base = list(parameters), optimizer
         self.size = torch.distributed.get_world_size()
         deepspeed.init_distributed(torch.distributed.get_backend())
