@@ -38,6 +38,14 @@ def test_stopped_then_extended_and_every_finished_cell_kept(tmp_path):
     assert kept
     assert "the same command goes on" in log.read_text()
 
+    interim = subprocess.run(
+        [*command, "--report-only", "--json"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert interim.returncode == 0, interim.stderr
+    assert f"{len(kept)} of 5 cells are finished" in interim.stderr
+    assert cells(out) == kept
+    assert sum(map(len, json.loads(interim.stdout)["seeds"].values())) == len(kept)
+
     comparison = Comparison(load_matrix(SMOKE), out, jobs=2, threads=1)
     assert sum(p.state == "done" for p in comparison.progress) == len(kept)
     finished = comparison.run()
@@ -70,7 +78,7 @@ def test_stopped_then_extended_and_every_finished_cell_kept(tmp_path):
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
-    Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1).prepare()
     file = tmp_path / "other.toml"
     file.write_text(SMOKE.read_text("utf-8").replace("trainer.iterations = 2", "trainer.iterations = 3"), "utf-8")
     with pytest.raises(UsageError, match="other settings"):
@@ -79,6 +87,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 
 def test_a_setting_that_came_later_does_not_spoil_old_cells(tmp_path):
     comparison = Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    comparison.prepare()
     spec = tmp_path / "cells" / comparison.progress[1].spec.folder / "spec.json"
     tree = json.loads(spec.read_text("utf-8"))
     del tree["config"]["loss"]["gate_beta"]
@@ -89,8 +98,18 @@ def test_a_setting_that_came_later_does_not_spoil_old_cells(tmp_path):
         Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
 
 
+def test_a_report_of_nothing(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "skillsd", "compare", str(SMOKE), "--out", str(out), "--report-only"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert "no cell is finished" in result.stderr
+    assert not out.exists()
+
+
 def test_a_corrupt_cell_is_named(tmp_path):
     comparison = Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    comparison.prepare()
     file = tmp_path / "cells" / comparison.progress[1].spec.folder / "cell.json"
     file.write_text('{"row": ', encoding="utf-8")
     with pytest.raises(SkillSDError, match=r"cell\.json"):

@@ -139,6 +139,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the comparison; finished cells in it are kept.")],
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time; default: one a GPU, or one a core.")] = None,
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep checkpoints and trajectories.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing: report what is finished, also while another call runs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare methods over seeds; killed or extended, it goes on where it was.
@@ -156,8 +159,14 @@ def compare(
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     jobs = jobs or gpus or cores
     comparison = Comparison(matrix, out, jobs=jobs, threads=max(1, cores // jobs), gpus=gpus, keep_runs=keep_runs)
-    with Watcher(console, comparison) as watch:
-        cells = comparison.run(watch)
+    if report_only:
+        cells = comparison.cells()
+        if not cells:
+            raise UsageError(f"{out}: no cell is finished")
+        console.print(f"{len(cells)} of {len(comparison.progress)} cells are finished")
+    else:
+        with Watcher(console, comparison) as watch:
+            cells = comparison.run(watch)
     summary = write(cells, out, baselines=matrix.baselines, splits=matrix.splits) if cells else {}
     if as_json:
         print(json.dumps(summary))

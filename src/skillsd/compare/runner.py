@@ -74,7 +74,7 @@ class Comparison:
         taskset = make_taskset(specs[0].config.env.name, **specs[0].config.env.options)
         for split in matrix.splits:
             taskset.tasks(split)  # a split that does not exist is better found now than after the first cell
-        self.progress = [self._prepare(spec) for spec in specs]
+        self.progress = [self._check(spec) for spec in specs]
         self.stopped = False
 
     def _folder(self, spec: CellSpec) -> Path:
@@ -90,27 +90,33 @@ class Comparison:
         }
         return json.dumps(tree, indent=1, sort_keys=True)
 
-    def _prepare(self, spec: CellSpec) -> Progress:
+    def _check(self, spec: CellSpec) -> Progress:
         """Raises :class:`UsageError` if the cell was begun with other settings."""
-        folder, text = self._folder(spec), self._spec_text(spec)
+        folder = self._folder(spec)
         written = folder / "spec.json"
-        if written.is_file() and _settings(written.read_text("utf-8")) != _settings(text):
+        if written.is_file() and _settings(written.read_text("utf-8")) != _settings(self._spec_text(spec)):
             raise UsageError(
                 f"{folder} was begun with other settings: choose another --out, or delete that folder to run it anew"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(written, text.encode())
-        except OSError as error:
-            raise SkillSDError(f"{folder}: cannot be written ({error.strerror})") from None
         done = (folder / "cell.json").is_file()
         if done:
             load_cell(folder / "cell.json")  # a corrupt one is better found now than at the end
         total = 0 if spec.row == "base" else spec.config.trainer.iterations
         return Progress(spec, "done" if done else "waiting", total if done else 0, total)
 
+    def prepare(self) -> None:
+        """Make the folders of the cells to run. Raises :class:`SkillSDError` if that can't be done."""
+        for spec in (p.spec for p in self.progress if p.state == "waiting"):
+            folder = self._folder(spec)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_atomic(folder / "spec.json", self._spec_text(spec).encode())
+            except OSError as error:
+                raise SkillSDError(f"{folder}: cannot be written ({error.strerror})") from None
+
     def run(self, watch: Callable[[Sequence[Progress]], None] | None = None) -> list[Cell]:
         """Run what is missing; returns all finished cells. ctrl-C lets the running ones save and stop."""
+        self.prepare()
         running: list[_Running] = []
         previous = self._catch_interrupt(running)
         try:
