@@ -106,9 +106,9 @@ Head = Callable[[Tensor], Tensor]
 
 
 class _Places(NamedTuple):
-    """A padded batch and where its action tokens are: row and column of each, and the tokens themselves."""
+    """A batch padded at the right, and where its action tokens are: row and column of each; the tokens themselves."""
 
-    inputs: dict[str, Tensor]
+    ids: Tensor
     rows: Tensor
     columns: Tensor
     targets: Tensor
@@ -119,21 +119,20 @@ def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
     device = model.device
     lengths = [row.length for row in rows]
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    attention = torch.zeros_like(ids)
     batch_index: list[int] = []
     places: list[int] = []
     counts = []
     for i, row in enumerate(rows):
         ids[i, : lengths[i]] = torch.tensor(row.prompt_ids + row.completion_ids)
-        attention[i, : lengths[i]] = 1
         start = len(row.prompt_ids)
         actions = [start + j for j, action in enumerate(row.action_mask) if action]
         counts.append(len(actions))
         batch_index += [i] * len(actions)
         places += actions
     rows_at, at = torch.tensor(batch_index, dtype=torch.long), torch.tensor(places, dtype=torch.long)
-    inputs = {"input_ids": ids.to(device), "attention_mask": attention.to(device)}
-    return _Places(inputs, rows_at.to(device), at.to(device), ids[rows_at, at].to(device), counts)
+    # No attention mask: the padding stands at the right, where a causal model's tokens do not look, and without one
+    # attention takes the kernel that leaves out what lies ahead.
+    return _Places(ids.to(device), rows_at.to(device), at.to(device), ids[rows_at, at].to(device), counts)
 
 
 def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor], Tensor]) -> Tensor:
@@ -145,7 +144,7 @@ def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor
     before = places.columns - 1
     head = model.get_output_embeddings()
     if head is None or not ends_with_its_head(model):
-        logits = model(**places.inputs, use_cache=False).logits
+        logits = model(input_ids=places.ids, use_cache=False).logits
         return select(lambda states: states, logits[places.rows, before])
     plain, patched = head.forward, vars(head).get("forward")
 
@@ -154,7 +153,7 @@ def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor
 
     head.forward = instead
     try:
-        found: Tensor = model(**places.inputs, use_cache=False).logits
+        found: Tensor = model(input_ids=places.ids, use_cache=False).logits
     finally:
         del head.forward
         if patched is not None:
