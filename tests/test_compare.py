@@ -93,6 +93,9 @@ def test_a_setting_that_came_later_does_not_spoil_old_cells(tmp_path):
     del tree["config"]["loss"]["gate_beta"]
     spec.write_text(json.dumps(tree), "utf-8")
     Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
+    tree["config"]["optim"]["max_tokens_per_device"] = 100  # and a cell may go on on a smaller machine
+    spec.write_text(json.dumps(tree), "utf-8")
+    Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)
     spec.write_text("{", "utf-8")
     with pytest.raises(UsageError, match="other settings"):
         Comparison(load_matrix(SMOKE), tmp_path, jobs=1, threads=1)

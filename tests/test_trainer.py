@@ -348,6 +348,27 @@ def test_a_nan_stops_the_run_and_loses_nothing(tmp_path, monkeypatch):
     assert train(settings, out, resume=True).iterations == 5
 
 
+def test_too_little_memory_is_one_line_and_resumes_with_smaller_pieces(tmp_path, monkeypatch):
+    from skillsd.learner import Learner
+
+    out, original = tmp_path / "run", Learner.update
+
+    def update(learner, rows, scores, iteration):
+        if iteration == 2 and learner.config.optim.max_tokens_per_device > 1000:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nGPU 0 has ...")
+        return original(learner, rows, scores, iteration)
+
+    monkeypatch.setattr(Learner, "update", update)
+    with pytest.raises(
+        SkillSDError, match=r"iteration 2: the GPU has too little memory \(CUDA out of memory.\); --resume"
+    ):
+        train(config(), out)
+    with pytest.raises(UsageError, match=r"optim\.max_tokens_per_device"):
+        train(config("optim.max_tokens_per_device=1000", "optim.lr=1"), out, resume=True)
+    smaller = config("optim.max_tokens_per_device=1000", "model.gradient_checkpointing=true")
+    assert train(smaller, out, resume=True).iterations == 3
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     from skillsd import checkpoint
 

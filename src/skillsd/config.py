@@ -266,6 +266,14 @@ class Config(Section):
         method = METHODS[self.method]
         return replace(method, teacher=self.teacher.weights) if self.teacher.weights else method
 
+    def with_memory_of(self, other: Config) -> Config:
+        """This with those settings of ``other`` that fit a run into a machine's memory: they change rounding alone."""
+        optim = {"max_tokens_per_device": other.optim.max_tokens_per_device}
+        model = {"gradient_checkpointing": other.model.gradient_checkpointing}
+        return self.model_copy(
+            update={"optim": self.optim.model_copy(update=optim), "model": self.model.model_copy(update=model)}
+        )
+
 
 def presets() -> dict[str, str]:
     """Preset names with their first comment line."""

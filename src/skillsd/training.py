@@ -6,9 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from skillsd import checkpoint
 from skillsd.config import Config
-from skillsd.errors import UsageError
+from skillsd.errors import SkillSDError, UsageError
 from skillsd.evaluation import EvalResult
 from skillsd.interrupt import on_interrupt
 from skillsd.parallel import Processes
@@ -46,9 +48,10 @@ def train(
     if resume:
         started = run.load_config()
         free = {"trainer": started.trainer, "summarizer": started.summarizer}  # servers move, budgets are raised
-        if config.model_copy(update=free) != started:
+        if config.model_copy(update=free).with_memory_of(started) != started:
             raise UsageError(
-                f"{out} was started with other settings; on --resume only trainer.* and summarizer.* may change"
+                f"{out} was started with other settings; on --resume only trainer.*, summarizer.*, "
+                "optim.max_tokens_per_device and model.gradient_checkpointing may change"
             )
     else:
         processes.from_main(lambda: run.create(config))
@@ -63,6 +66,11 @@ def train(
                 after = _evaluated(trainer, "after") if evaluate and not trainer.stop else None
             if processes.main and not trainer.stop and (late := len(trainer.queue.pending)):
                 trainer.warn(f"{late} summaries were not ready in time: their skills are lost unless you --resume")
+        except torch.OutOfMemoryError as error:
+            raise SkillSDError(
+                f"iteration {trainer.iteration}: the GPU has too little memory ({str(error).splitlines()[0]}); "
+                "--resume with a smaller optim.max_tokens_per_device, or with model.gradient_checkpointing=true"
+            ) from error
         finally:
             trainer.close()
     return RunResult(run.path, trainer.iteration, before, after, interrupted=trainer.stop)

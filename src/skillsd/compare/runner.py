@@ -16,7 +16,7 @@ from typing import Literal
 
 from skillsd.compare.cell import Cell, load_cell
 from skillsd.compare.matrix import CellSpec, Matrix, expand
-from skillsd.config import parse_config
+from skillsd.config import Config, parse_config
 from skillsd.envs import make_taskset
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.run_dir import write_atomic
@@ -49,10 +49,11 @@ class _Running:
 
 
 def _settings(spec: str) -> object:
-    """What makes two specs the same cell: a setting that did not exist when a cell was run has its default."""
+    """What makes two specs the same cell: a setting that did not exist when a cell was run has its default, and a cell
+    may go on with another machine's memory."""
     try:
         tree = json.loads(spec)
-        return {**tree, "config": parse_config(tree["config"])}
+        return {**tree, "config": parse_config(tree["config"]).with_memory_of(Config())}
     except (ValueError, KeyError, TypeError, UsageError):
         return spec
 
