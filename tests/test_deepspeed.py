@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_spread_is_the_same(tmp_path, overrides):
     done = run_two(tmp_path / "two", *overrides)
     assert_same(tmp_path / "one", tmp_path / "two")
     assert "[INFO]" not in done.stdout + done.stderr, "it talks no more than we do"
+
+
+def test_stdout_is_the_result_alone_where_deepspeed_is_installed(tmp_path):
+    line = [sys.executable, "-m", "skillsd", "train", "sokoban-smoke", "--json", "--out", str(tmp_path / "run")]
+    for override in TINY:
+        line += ["--set", override]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=True)
+    assert json.loads(done.stdout)["iterations"] == 4
 
 
 def test_resume_on_another_number_of_processes(tmp_path):

@@ -5,7 +5,6 @@ gradients (2). Stage 3, which spreads the weights too, is FSDP2 here (``sharding
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,8 +32,6 @@ class ZeroOptimizer:
         stage: int,
         max_norm: float,
     ) -> None:
-        if not torch.cuda.is_available():
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it had to find out
         try:
             import deepspeed
             from deepspeed.ops import __compatible_ops__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ def load_policy(config: ModelConfig, *, train: bool = False) -> Policy:
     where ``lora_rank`` says so, and weights that are to be trained are in fp32 (see :func:`precision`). Raises
     :class:`SkillSDError` for a path that holds no loadable model.
     """
+    if not torch.cuda.is_available():
+        # Where DeepSpeed is installed, saving imports it, and it says on stdout, which is the result's, what it found.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         model, tokenizer = _load(config, _source(config.path), train and not config.lora_rank)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
