@@ -310,6 +310,17 @@ def test_figures_are_files_that_the_markdown_shows(tmp_path):
     ]  # fmt: skip
 
 
+def test_many_rows_get_a_panel_each(tmp_path):
+    names = ["grpo", *(f"row {i}" for i in range(12))]
+    write([cell(name, seed, 0.5) for name in names for seed in range(2)], tmp_path, baselines=["grpo"])
+    root = ElementTree.fromstring((tmp_path / "figures" / "curve-held-out.svg").read_bytes())
+    texts = ["".join(t.itertext()) for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [text for text in texts if text in names] == names
+    assert any(text.endswith("dotted: grpo") for text in texts)
+    panels = [g for g in root.iter("{http://www.w3.org/2000/svg}g") if re.search(r"axes_\d+$", g.get("id", ""))]
+    assert len(panels) == len(names), "the empty places of the grid are gone"
+
+
 def test_the_same_cells_give_the_same_figures_and_old_ones_go(tmp_path):
     write(made(), tmp_path)
     folder = tmp_path / "figures"

@@ -19,6 +19,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from skillsd.compare.stats import MeanCurve
 
@@ -29,6 +30,9 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _DASHES = ("-", "--", ":", "-.")
 _GREY = "#6b7280"
 _WIDTH = 9.6  # inches: at 96 pixels an inch what the page is wide, so that text has the size it says
+#: Lines that one pair of axes may hold, and pairs of axes side by side where there are more.
+_LINES, _ACROSS = 10, 4
+_EPISODES = "training episodes (environment episodes played so far)"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -107,28 +111,58 @@ def forest(table: Mapping[str, Any], baseline: str | None, style: Mapping[str, t
     return _svg(draw, 0.75 + 0.38 * len(table), title)
 
 
-def curves(rows: Mapping[str, MeanCurve], style: Mapping[str, tuple[str, str]], title: str) -> str:
-    """Accuracy against training episodes: the mean over seeds, and one standard error to either side."""
+def curves(
+    rows: Mapping[str, MeanCurve], style: Mapping[str, tuple[str, str]], title: str, baseline: str | None = None
+) -> str:
+    """Accuracy against training episodes: the mean over seeds, and one standard error to either side.
+
+    Too many rows for one pair of axes get one each, with ``baseline`` dotted behind it.
+    """
+    if len(rows) > _LINES:
+        return _svg(lambda figure: _panels(figure, rows, style, baseline), 0.5 + 1.7 * -(-len(rows) // _ACROSS), title)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for name, curve in rows.items():
-            colour, dashes = style[name]
-            marker = "o" if len(curve.episodes) < 25 else None
-            axes.plot(
-                curve.episodes, 100 * curve.mean, color=colour, linestyle=dashes, label=label(name),
-                linewidth=1.8, marker=marker, markersize=3.5,
-            )  # fmt: skip
-            if curve.seeds > 1:
-                low, high = (100 * (curve.mean + sign * curve.error) for sign in (-1, 1))
-                axes.fill_between(curve.episodes, low, high, color=colour, alpha=0.14, linewidth=0)
-        axes.set_xlabel("training episodes (environment episodes played so far)")
+            _curve(axes, name, curve, style[name])
+        axes.set_xlabel(_EPISODES)
         axes.set_ylabel("accuracy, %")
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-        axes.grid(alpha=0.25)
         _legend(figure, axes)
 
     return _svg(draw, max(3.8, 0.6 + 0.22 * len(rows)), title)
+
+
+def _panels(
+    figure: Figure, rows: Mapping[str, MeanCurve], style: Mapping[str, tuple[str, str]], baseline: str | None
+) -> None:
+    behind = rows.get(baseline) if baseline is not None else None
+    grid = figure.subplots(-(-len(rows) // _ACROSS), _ACROSS, sharex=True, sharey=True, squeeze=False).flat
+    for place, ((name, curve), axes) in enumerate(zip(rows.items(), grid, strict=False)):
+        if behind is not None and name != baseline:
+            axes.plot(behind.episodes, 100 * behind.mean, color=_GREY, linestyle=":", linewidth=1.2)
+        _curve(axes, name, curve, (style[name][0], "-"))
+        axes.set_title(label(name), fontsize=8)
+        axes.tick_params(labelsize=7, labelbottom=place + _ACROSS >= len(rows))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    for axes in figure.axes[len(rows) :]:
+        axes.remove()
+    dotted = "" if baseline is None or behind is None else f"; dotted: {label(baseline)}"
+    figure.supxlabel(_EPISODES + dotted, fontsize=9)
+    figure.supylabel("accuracy, %", fontsize=9)
+
+
+def _curve(axes: Axes, name: str, curve: MeanCurve, style: tuple[str, str]) -> None:
+    colour, dashes = style
+    marker = "o" if len(curve.episodes) < 25 else None
+    axes.plot(
+        curve.episodes, 100 * curve.mean, color=colour, linestyle=dashes, label=label(name),
+        linewidth=1.8, marker=marker, markersize=3.5,
+    )  # fmt: skip
+    if curve.seeds > 1:
+        low, high = (100 * (curve.mean + sign * curve.error) for sign in (-1, 1))
+        axes.fill_between(curve.episodes, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.grid(alpha=0.25)
 
 
 def bars(cost: Mapping[str, Mapping[str, float]], phases: Sequence[str], title: str) -> str:

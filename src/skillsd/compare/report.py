@@ -327,7 +327,8 @@ def _curve_figures(cells: Sequence[Cell], summary: dict[str, Any]) -> list[Pictu
             if len(curve.episodes):
                 rows[name] = curve
         if rows:
-            svg = figures.curves(rows, figures.styles(list(summary["seeds"])), title)
+            baseline = next((b for b in summary["baselines"] if b in rows), None)
+            svg = figures.curves(rows, figures.styles(list(summary["seeds"])), title, baseline)
             found.append(Picture(f"curve-{file}.svg", title, f"{text} {_CURVE_TEXT}", svg))
     return found
 
