@@ -57,5 +57,9 @@ def test_random_text_has_as_many_words_and_none_of_the_old():
             assert not {w.strip(".").lower() for w in old} & {w.strip(".").lower() for w in new}
 
 
+def test_none_keeps_the_tasks_and_shows_nothing():
+    assert show("none", SKILLS, 0) == dict.fromkeys(SKILLS)
+
+
 def test_every_control_is_named():
     assert {show(name, SKILLS, 0) is not None for name in SHOWN} == {True}

@@ -152,6 +152,25 @@ def test_every_variant_runs_and_changes_the_update(tmp_path, whole_run, setting)
         assert rows[0]["accuracy"] == plain[0]["accuracy"]
 
 
+def test_without_a_skill_a_synchronised_teacher_is_grpo_and_a_frozen_one_a_leash(tmp_path):
+    """The control ``none``: what is left is the reverse KL to the teacher's weights."""
+    size = ["rollout.group_size=8", "rollout.max_turns=12", "eval.tasks=1"]
+    for name, *settings in (
+        ("grpo", "method=grpo"),
+        ("dynamic", "skills.shown=none"),
+        ("frozen", "skills.shown=none", "teacher.weights=frozen"),
+    ):
+        train(config(*settings, *size), tmp_path / name)
+    dynamic, frozen = numbers(tmp_path / "dynamic"), numbers(tmp_path / "frozen")
+    assert any(row["flat_groups"] < 1 for row in dynamic[:2]), "the student must move"
+    assert all(row["tasks_with_skill"] == 1.0 and row["teacher_rows_with_skill"] == 0.0 for row in dynamic[1:])
+    assert all(row["l_rms"] == pytest.approx(0, abs=1e-5) for row in dynamic)
+    reference = weights(tmp_path / "grpo")
+    for key, value in weights(tmp_path / "dynamic").items():
+        assert torch.allclose(value, reference[key], atol=1e-5), key
+    assert max(row["l_rms"] for row in frozen) > 1e-4
+
+
 def _embedded():
     from skillsd.base_model import path
 

@@ -103,7 +103,7 @@ def _skills(folder: RunDir, config: Config, batch: list[Trajectory], tasks: Mapp
     if config.spec.privileged == "hindsight":
         summarizer = make_summarizer(config.skills.summarizer, config, folder=folder.path)
         hints = in_hindsight(batch, tasks, summarizer, lambda text: None)
-        found |= {t.id: hints[t.task_id].skill for t in batch if t.task_id in hints}
+        found |= {t.id: skill for t in batch if t.task_id in hints and (skill := hints[t.task_id].skill)}
     return found
 
 

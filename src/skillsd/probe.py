@@ -91,14 +91,14 @@ def kinds_of_skills(
     """(name, skill by task): no skill, own success and failure, the reference, and the controls of the own success."""
     yield "no skill", dict.fromkeys(groups)
     everything = [t for group in groups.values() for t in group]
-    own = {task: hint.skill for task, hint in in_hindsight(everything, tasks, summarizer, warn).items()}
+    own = {task: hint.skill for task, hint in in_hindsight(everything, tasks, summarizer, warn).items() if hint.skill}
     yield "own success", {**own}
     failures = {t.task_id: t for t in everything if not t.success}
     yield "own failure", {k: summarizer.summarize(SummaryRequest(t, tasks[k])) for k, t in failures.items()}
     if isinstance(taskset, HasReference):
         yield "reference", {task: taskset.reference(tasks[task]) for task in groups}
     for control in get_args(Shown):
-        if control != "own":
+        if control not in ("own", "none"):  # both are there already
             yield f"own success, {control}", {**show(control, own, seed)}
 
 

@@ -164,7 +164,8 @@ class Trainer:
         teacher = None
         if hint is not None and self.spec.distill != "none":
             trajectory.teacher_skill_id = hint.id
-            teacher = self.chat.prompt(skill_view(hint.skill, trajectory.prompt))
+            prompt = trajectory.prompt
+            teacher = self.chat.prompt(skill_view(hint.skill, prompt) if hint.skill else prompt)
             if len(teacher) > self.config.teacher.max_prompt_tokens:
                 raise SkillSDError(
                     f"task {trajectory.task_id}: the teacher's prompt has {len(teacher)} tokens, more than "
@@ -174,12 +175,12 @@ class Trainer:
 
     def check_teacher_sees_skills(self, rows: Sequence[Row], hints: Hints) -> float:
         """Share of rows whose teacher ids hold the skill's text. Raises if a skill was found and none does."""
-        if self.spec.distill == "none" or not hints:
+        if self.spec.distill == "none" or not any(hint.skill for hint in hints.values()):
             return 0.0
         seen: dict[tuple[int, ...], bool] = {(): False}
         for row in rows:
             key, hint = tuple(row.teacher_prompt_ids or ()), hints.get(row.trajectory.task_id)
-            if hint is not None and key not in seen:
+            if hint is not None and hint.skill is not None and key not in seen:
                 seen[key] = contains_skill(key, hint.skill, self.policy.tokenizer)
         count = sum(seen[tuple(row.teacher_prompt_ids or ())] for row in rows)
         if count == 0:

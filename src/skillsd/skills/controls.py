@@ -10,7 +10,14 @@ import numpy as np
 from skillsd.skills.skill import Skill
 
 Shown = Literal[
-    "own", "shuffled", "empty", "random_text", "no_success_analysis", "no_mistake_analysis", "no_golden_workflow"
+    "own",
+    "shuffled",
+    "empty",
+    "random_text",
+    "no_success_analysis",
+    "no_mistake_analysis",
+    "no_golden_workflow",
+    "none",
 ]
 SHOWN: tuple[str, ...] = get_args(Shown)
 
@@ -23,15 +30,19 @@ _WORDS = (  # noqa: SIM905
 ).split()
 
 
-def show(shown: Shown, skills: Mapping[str, Skill], seed: int) -> dict[str, Skill]:
+def show(shown: Shown, skills: Mapping[str, Skill], seed: int) -> dict[str, Skill | None]:
     """``skills`` by task as the teacher is to see them; same tasks, except as said.
 
     ``shuffled``: every task gets the skill of another task of the batch (none if there is no other); ``empty``: the
-    labels alone; ``random_text``: each field's words replaced by random ones; ``no_FIELD``: that field left empty.
+    labels alone; ``random_text``: each field's words replaced by random ones; ``no_FIELD``: that field left empty;
+    ``none``: no skill at all, the teacher reads the plain prompt. That leaves of the distillation a reverse KL to the
+    teacher's weights, nothing where they are the student's own.
     """
     rng = np.random.default_rng(seed)
     if shown == "own":
         return dict(skills)
+    if shown == "none":
+        return dict.fromkeys(skills)
     if shown == "shuffled":
         order = [list(skills)[i] for i in rng.permutation(len(skills))]
         others = [*order[1:], *order[:1]]

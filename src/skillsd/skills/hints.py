@@ -17,9 +17,12 @@ from skillsd.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Hint:
-    """The skill that a task's teacher reads in this iteration; ``id`` is None if it is not the bank's."""
+    """The skill that a task's teacher reads in this iteration (None: the control without one).
 
-    skill: Skill
+    ``id`` is None if it is not the bank's.
+    """
+
+    skill: Skill | None
     id: int | None
 
 
@@ -57,5 +60,5 @@ def in_hindsight(
 
 def as_shown(hints: Hints, shown: Shown, seed: int) -> Hints:
     """``hints`` as the control ``shown`` presents them; credit still goes to the task's own skill."""
-    skills = show(shown, {task_id: hint.skill for task_id, hint in hints.items()}, seed)
+    skills = show(shown, {task_id: hint.skill for task_id, hint in hints.items() if hint.skill}, seed)
     return {task_id: Hint(skill, hints[task_id].id) for task_id, skill in skills.items()}
