@@ -199,7 +199,7 @@ def standalone(element: str) -> str:
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def label(name: str, most: int = 30) -> str:
+def label(name: str, most: int = 36) -> str:
     """A name as one short printable line."""
     text = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(no name)"
     text = text if len(text) <= most else text[: most - 1].rstrip() + "…"
