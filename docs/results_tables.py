@@ -13,8 +13,8 @@ from skillsd.compare.tables import p_value, percent, points
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(r"<!-- (?P<study>\w+): (?P<rows>.+?) -->\n.*?<!-- end -->", re.DOTALL)
-#: The split that tells rows apart, and one to show beside it.
-SPLITS = {"one_box": ("test", None), "paper": ("extra", "test")}
+#: The split that tells rows apart, then those to show beside it.
+SPLITS = {"one_box": ["test"], "paper": ["extra", "test", "train"]}
 #: A seed below this share is set in bold.
 LOW = 0.3
 
@@ -24,7 +24,7 @@ def interval(found: dict[str, Any], show: Callable[[float], str] = percent) -> s
     return "" if found.get("low") is None else f"{show(found['low'])} to {show(found['high'])}"
 
 
-def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: dict[str, Any] | None) -> list[str]:
+def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: list[dict[str, Any]]) -> list[str]:
     """The cells of one row."""
     seeds = ", ".join(f"{100 * x:.0f}" if x >= LOW else f"**{100 * x:.0f}**" for x in row["by_seed"].values())
     accuracy, gap = row["accuracy"], row["against"].get("grpo", {})
@@ -33,26 +33,25 @@ def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: dict[str
     cells += [points(gap["mean"]), interval(gap, points), p_value(gap["p_holm"])] if gap else [""] * 3
     cells += [percent(speed["mean"]) if speed else ""]
     cells += [points(gain["mean"]), interval(gain, points)] if gain else [""] * 2
-    return cells + ([percent(beside["accuracy"]["mean"])] if beside else [])
+    return cells + [percent(other["accuracy"]["mean"]) for other in beside]
 
 
-def table(match: re.Match[str]) -> str:
+def made(match: re.Match[str]) -> str:
     """The marked table, made of what the study found. Raises KeyError for a row that it does not have."""
     study, names = match["study"], [name.strip() for name in match["rows"].split("|")]
     found = json.loads((DOCS.parent / "results" / study / "results.json").read_text("utf-8"))
-    main, beside = SPLITS[study]
+    main, *beside = (found["splits"][split] for split in SPLITS[study])
     columns = ["row", "seeds: accuracy, %", "mean", "95 %", "against GRPO", "95 %", "p (Holm)"]
     columns += ["on the way", "against GRPO", "95 %"]
-    if beside:
-        columns.append(f"{next(iter(found['splits'][beside].values()))['tasks']} {beside} levels")
+    columns += [f"{table['base']['tasks']} {split}" for table, split in zip(beside, SPLITS[study][1:], strict=True)]
     lines = [columns, ["---"] * len(columns)]
     for name in names:
-        other = found["splits"][beside][name] if beside else None
-        lines.append(line(name, found["splits"][main][name], found["speed"]["rows"].get(name, {}), other))
+        speed = found["speed"]["rows"].get(name, {})
+        lines.append(line(name, main[name], speed, [table[name] for table in beside]))
     grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return f"<!-- {study}: {match['rows']} -->\n{grid}\n<!-- end -->"
 
 
 if __name__ == "__main__":
     page = DOCS / "RESULTS.md"
-    page.write_text(TABLE.sub(table, page.read_text("utf-8")), "utf-8")
+    page.write_text(TABLE.sub(made, page.read_text("utf-8")), "utf-8")
