@@ -5,11 +5,10 @@ A table stands between ``<!-- STUDY: row | row | ... -->`` and ``<!-- end -->``.
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from skillsd.compare.tables import p_value, percent, points
+from skillsd.compare.tables import Table, grid, interval, p_value, percent, points
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(r"<!-- (?P<study>\w+): (?P<rows>.+?) -->\n.*?<!-- end -->", re.DOTALL)
@@ -17,11 +16,6 @@ TABLE = re.compile(r"<!-- (?P<study>\w+): (?P<rows>.+?) -->\n.*?<!-- end -->", r
 SPLITS = {"one_box": ["test"], "paper": ["extra", "test", "train"]}
 #: A seed below this share is set in bold.
 LOW = 0.3
-
-
-def interval(found: dict[str, Any], show: Callable[[float], str] = percent) -> str:
-    """Its bounds, if it has any."""
-    return "" if found.get("low") is None else f"{show(found['low'])} to {show(found['high'])}"
 
 
 def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: list[dict[str, Any]]) -> list[str]:
@@ -46,12 +40,11 @@ def made(match: re.Match[str]) -> str:
     columns = ["row", "seeds: accuracy, %", "mean", "95 %", "against GRPO", "95 %", "p (Holm)"]
     columns += ["on the way", "against GRPO", "95 %"]
     columns += [f"{table['base']['tasks']} {split}" for table, split in zip(beside, SPLITS[study][1:], strict=True)]
-    lines = [columns, ["---"] * len(columns)]
+    lines = []
     for name in names:
         speed = found["speed"]["rows"].get(name, {})
         lines.append(line(name, main[name], speed, [table[name] for table in beside]))
-    grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"<!-- {study}: {match['rows']} -->\n{grid}\n<!-- end -->"
+    return f"<!-- {study}: {match['rows']} -->\n{grid(Table('', columns, lines, left=2))}\n<!-- end -->"
 
 
 if __name__ == "__main__":

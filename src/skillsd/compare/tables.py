@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +72,8 @@ def of_split(summary: dict[str, Any], split: str) -> list[Table]:
         columns=["row", "seeds", "accuracy", "95 % interval", "completion", "95 % interval", "note"],
         rows=[
             [
-                name, _seeds(name, row), percent(row["accuracy"]["mean"]), _interval(row["accuracy"]),
-                percent(row["completion"]["mean"]), _interval(row["completion"]), "; ".join(row["accuracy"]["notes"]),
+                name, _seeds(name, row), percent(row["accuracy"]["mean"]), interval(row["accuracy"]),
+                percent(row["completion"]["mean"]), interval(row["completion"]), "; ".join(row["accuracy"]["notes"]),
             ]
             for name, row in table.items()
         ],
@@ -88,7 +88,7 @@ def _differences(summary: dict[str, Any], rows: Mapping[str, Any], what: str) ->
     for baseline in summary["baselines"]:
         lines = [
             [
-                name, str(d["seeds"]), points(d["mean"]), _interval(d, points), p_value(d["p"]), p_value(d["p_holm"]),
+                name, str(d["seeds"]), points(d["mean"]), interval(d, points), p_value(d["p"]), p_value(d["p_holm"]),
                 "; ".join(d["notes"]),
             ]
             for name, row in rows.items()
@@ -110,7 +110,7 @@ def speed(summary: dict[str, Any]) -> list[Table]:
         title=title,
         columns=["row", "seeds", "mean, %", "95 % interval", "note"],
         rows=[
-            [name, str(row["seeds"]), percent(row["mean"]), _interval(row), "; ".join(row["notes"])]
+            [name, str(row["seeds"]), percent(row["mean"]), interval(row), "; ".join(row["notes"])]
             for name, row in found["rows"].items()
         ],
         note=f"The area under each seed's learning curve from {found['first']:,.0f} to {found['last']:,.0f} training "
@@ -181,7 +181,7 @@ def markdown(name: str, summary: dict[str, Any], pictures: Pictures) -> str:
         parts += [f"## {_line(heading(split, table))}, in %", *_shown(pictures.splits[split])]
         for number, part in enumerate(of_split(summary, split)):
             parts += [f"### {_line(part.title)}"] if number else []
-            parts.append(_grid(part))
+            parts.append(grid(part))
     learning = [*speed(summary), *([found] if (found := reach(summary)) else [])]
     for number, picture in enumerate(pictures.curves):
         parts += [f"## {picture.title}", *_shown(picture)]
@@ -190,7 +190,7 @@ def markdown(name: str, summary: dict[str, Any], pictures: Pictures) -> str:
     if (found := cost(summary)) and pictures.cost:
         parts += [f"## {found.title}", *_shown(pictures.cost), *_noted(found)]
     rows = settings(summary)
-    parts += [f"## {rows.title}", _grid(rows)]
+    parts += [f"## {rows.title}", grid(rows)]
     parts += ["## How to read this", *HOW_TO_READ]
     return "\n\n".join(parts) + "\n"
 
@@ -202,10 +202,10 @@ def _shown(picture: Picture) -> list[str]:
 
 
 def _noted(table: Table) -> list[str]:
-    return [_grid(table), *([table.note] if table.note else [])]
+    return [grid(table), *([table.note] if table.note else [])]
 
 
-def _grid(table: Table) -> str:
+def grid(table: Table) -> str:
     """A Markdown table whose columns line up in a terminal."""
     cells = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(3, *(_width(row[i]) for row in cells)) for i in range(len(table.columns))]
@@ -266,7 +266,8 @@ def p_value(p: float | None) -> str:
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _interval(found: Mapping[str, Any], show: Any = percent) -> str:
+def interval(found: Mapping[str, Any], show: Callable[[float], str] = percent) -> str:
+    """The bounds of an estimate; nothing where it has none."""
     return "" if found["low"] is None else f"{show(found['low'])} to {show(found['high'])}"
 
 
