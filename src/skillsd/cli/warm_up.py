@@ -26,7 +26,7 @@ def warm_up(
 ) -> None:
     """Imitate demonstrations until the model earns its first rewards.
 
-    Example: skillsd warm-up smollm2-sokoban --until 0.1 --out warm
+    Example: skillsd warm-up sokoban-demo --set model.path=smollm2 --until 0.1 --out warm
     """
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
