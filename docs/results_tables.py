@@ -23,12 +23,10 @@ def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: list[dic
     seeds = ", ".join(f"{100 * x:.0f}" if x >= LOW else f"**{100 * x:.0f}**" for x in row["by_seed"].values())
     accuracy, gap = row["accuracy"], row["against"].get("grpo", {})
     gain = speed.get("against", {}).get("grpo", {})
-    alone = len(row["by_seed"]) == 1 and name != "base"  # intervals would cover the levels alone
-    cells = [name, "" if name == "base" else seeds, percent(accuracy["mean"]), "" if alone else interval(accuracy)]
-    cells += [points(gap["mean"])] if gap else [""]
-    cells += ["", ""] if alone or not gap else [interval(gap, points), p_value(gap["p_holm"])]
+    cells = [name, "" if name == "base" else seeds, percent(accuracy["mean"]), interval(accuracy)]
+    cells += [points(gap["mean"]), interval(gap, points), p_value(gap["p_holm"])] if gap else [""] * 3
     cells += [percent(speed["mean"]) if speed else ""]
-    cells += [points(gain["mean"]), interval(gain, points)] if gain else ["", ""]
+    cells += [points(gain["mean"]), interval(gain, points)] if gain else [""] * 2
     return cells + [percent(other["accuracy"]["mean"]) for other in beside]
 
 
