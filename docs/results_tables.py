@@ -1,6 +1,7 @@
-"""Write the tables of RESULTS.md anew from results/*/results.json: ``python docs/results_tables.py``.
+"""Write the tables of RESULTS.md and the README's anew from results/*/results.json: ``python docs/results_tables.py``.
 
-A table stands between ``<!-- STUDY: row | row | ... -->`` and ``<!-- end -->``.
+A table stands between ``<!-- STUDY: row | row | ... -->`` and ``<!-- end -->``; that of the README, which has a line of
+its own for each row and both studies side by side, between ``<!-- headline ... -->`` and ``<!-- end -->``.
 """
 
 import json
@@ -12,6 +13,7 @@ from skillsd.compare.tables import Table, grid, interval, p_value, percent, poin
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(r"<!-- (?P<study>\w+): (?P<rows>.+?) -->\n.*?<!-- end -->", re.DOTALL)
+HEADLINE = re.compile(r"<!-- headline\n(?P<rows>.+?)-->\n.*?<!-- end -->", re.DOTALL)
 #: The split that tells rows apart, then those to show beside it.
 SPLITS = {"one_box": ["test"], "paper": ["extra", "test", "train"]}
 #: A seed below this share is set in bold.
@@ -30,21 +32,41 @@ def line(name: str, row: dict[str, Any], speed: dict[str, Any], beside: list[dic
     return cells + [percent(other["accuracy"]["mean"]) for other in beside]
 
 
+def found(study: str) -> dict[str, Any]:
+    """What ``skillsd compare`` wrote down of a study."""
+    return json.loads((DOCS.parent / "results" / study / "results.json").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
 def made(match: re.Match[str]) -> str:
     """The marked table, made of what the study found. Raises KeyError for a row that it does not have."""
     study, names = match["study"], [name.strip() for name in match["rows"].split("|")]
-    found = json.loads((DOCS.parent / "results" / study / "results.json").read_text("utf-8"))
-    main, *beside = (found["splits"][split] for split in SPLITS[study])
+    results = found(study)
+    main, *beside = (results["splits"][split] for split in SPLITS[study])
     columns = ["row", "seeds: accuracy, %", "mean", "95 %", "against GRPO", "95 %", "p (Holm)"]
     columns += ["on the way", "against GRPO", "95 %"]
     columns += [f"{table['base']['tasks']} {split}" for table, split in zip(beside, SPLITS[study][1:], strict=True)]
     lines = []
     for name in names:
-        speed = found["speed"]["rows"].get(name, {})
+        speed = results["speed"]["rows"].get(name, {})
         lines.append(line(name, main[name], speed, [table[name] for table in beside]))
     return f"<!-- {study}: {match['rows']} -->\n{grid(Table('', columns, lines, left=2))}\n<!-- end -->"
 
 
+def headline(match: re.Match[str]) -> str:
+    """The marked table of accuracies and of differences from GRPO, a line "row: how to call it" each."""
+    lines = []
+    for row, label in (line.split(": ", 1) for line in match["rows"].splitlines()):
+        cells = [label]
+        for study, (split, *_) in SPLITS.items():
+            numbers = found(study)["splits"][split][row]
+            gap = numbers["against"].get("grpo")
+            cells += [f"{percent(numbers['accuracy']['mean'])} %"]
+            cells += [f"{points(gap['mean'])} ({interval(gap, points)})" if gap else ""]
+        lines.append(cells)
+    columns = ["", "one box", "against GRPO", "two boxes (the paper's split)", "against GRPO"]
+    return f"<!-- headline\n{match['rows']}-->\n{grid(Table('', columns, lines, left=1))}\n<!-- end -->"
+
+
 if __name__ == "__main__":
-    page = DOCS / "RESULTS.md"
-    page.write_text(TABLE.sub(made, page.read_text("utf-8")), "utf-8")
+    for page, mark, make in ((DOCS / "RESULTS.md", TABLE, made), (DOCS.parent / "README.md", HEADLINE, headline)):
+        page.write_text(mark.sub(make, page.read_text("utf-8")), "utf-8")
