@@ -54,19 +54,25 @@ def made(match: re.Match[str]) -> str:
 
 def headline(match: re.Match[str]) -> str:
     """The marked table of accuracies and of differences from GRPO, a line "row: how to call it" each."""
-    lines = []
+    studies, lines = [found(study)["splits"][split] for study, (split, *_) in SPLITS.items()], []
     for row, label in (line.split(": ", 1) for line in match["rows"].splitlines()):
         cells = [label]
-        for study, (split, *_) in SPLITS.items():
-            numbers = found(study)["splits"][split][row]
-            gap = numbers["against"].get("grpo")
-            cells += [f"{percent(numbers['accuracy']['mean'])} %"]
+        for table in studies:
+            gap = table[row]["against"].get("grpo")
+            cells += [f"{percent(table[row]['accuracy']['mean'])} %"]
             cells += [f"{points(gap['mean'])} ({interval(gap, points)})" if gap else ""]
         lines.append(cells)
     columns = ["", "one box", "against GRPO", "two boxes (the paper's split)", "against GRPO"]
     return f"<!-- headline\n{match['rows']}-->\n{grid(Table('', columns, lines, left=1))}\n<!-- end -->"
 
 
+def anew(page: Path) -> tuple[str, int]:
+    """The text of a page with its tables made anew, and how many these are."""
+    text, tables = TABLE.subn(made, page.read_text("utf-8"))
+    text, headlines = HEADLINE.subn(headline, text)
+    return text, tables + headlines
+
+
 if __name__ == "__main__":
-    for page, mark, make in ((DOCS / "RESULTS.md", TABLE, made), (DOCS.parent / "README.md", HEADLINE, headline)):
-        page.write_text(mark.sub(make, page.read_text("utf-8")), "utf-8")
+    for page in (DOCS / "RESULTS.md", DOCS.parent / "README.md"):
+        page.write_text(anew(page)[0], "utf-8")
