@@ -129,12 +129,42 @@ print("fine", processes.rank)
 """
 
 
-def test_weights_are_spread_and_gathered(tmp_path):
-    (tmp_path / "script.py").write_text(SHARDED)
+#: Somebody keeps the group, and a thread of it cannot give back its tensor before the end: the script never yields.
+HELD = """
+import sys, time, torch, torch.distributed as dist
+from skillsd.parallel import Processes
+processes = Processes()
+class Slow:
+    def __del__(self, sleep=time.sleep): sleep(1)
+kept, slow = dist.group.WORLD, Slow()
+print("fine", processes.rank, flush=True)
+if processes.main:
+    time.sleep(1)
+    dist.all_reduce(torch.ones(3))
+else:
+    sys.setswitchinterval(1000)
+    dist.all_reduce(torch.ones(3), async_op=True)
+    end = time.monotonic() + 3
+    while time.monotonic() < end: pass
+"""
+
+
+def run_script(folder, text):
+    (folder / "script.py").write_text(text)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    words = [*launch, "--rdzv-endpoint=127.0.0.1:0", str(tmp_path / "script.py")]
+    words = [*launch, "--rdzv-endpoint=127.0.0.1:0", str(folder / "script.py")]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.stdout.count("fine") == 2, done.stderr[-3000:]
+    return done
+
+
+def test_weights_are_spread_and_gathered(tmp_path):
+    run_script(tmp_path, SHARDED)
+
+
+def test_a_group_that_somebody_keeps_ends_no_process(tmp_path):
+    done = run_script(tmp_path, HELD)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_one_lost_process_ends_the_run_and_loses_nothing(tmp_path):

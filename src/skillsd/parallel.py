@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -30,8 +31,7 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=not torch.cuda.is_available())
             self.rank, self.size = state.process_index, state.num_processes
-            # Left to the end of Python, the group's threads can abort a process that had finished its work.
-            atexit.register(state.destroy_process_group)
+            atexit.register(_end, state)
 
     @property
     def main(self) -> bool:
@@ -73,6 +73,14 @@ class Processes:
                 for target, part in zip(bucket, parts, strict=True):
                     target.copy_(part.view_as(target))
                 bucket = []
+
+
+def _end(state: PartialState) -> None:
+    """Left to the end of Python, the group's threads can abort a process that had finished its work."""
+    state.destroy_process_group()
+    # DeepSpeed holds on to its groups, and so their threads live on. One that is just giving back a tensor needs the
+    # interpreter's lock, and dies with the process where the interpreter is gone before it gets it.
+    time.sleep(0.1)
 
 
 def _device() -> str:
