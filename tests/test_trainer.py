@@ -107,7 +107,7 @@ def test_the_student_never_sees_a_skill_and_the_teacher_does(tmp_path):
     assert [row["teacher_rows_with_skill"] for row in numbers(run.path)] == [0.0, 1.0, 1.0]
     for iteration in (1, 2, 3):
         assert run.read_trajectories(iteration) == [row.trajectory for row in seen[iteration - 1][1]]
-    trainer.queue.close()
+    trainer.intake.close()
     trainer.bank.close()
 
 
@@ -208,7 +208,7 @@ def test_off_policy_rows_are_weighted_against_their_sampler(tmp_path):
     # A synchronised teacher re-scores its own samples exactly; the student's scores differ.
     torch.testing.assert_close(scores.sampler[chosen], scores.teacher[chosen], atol=1e-4, rtol=1e-4)
     assert (scores.old - scores.sampler)[chosen].abs().max() > 1e-2
-    trainer.queue.close()
+    trainer.intake.close()
     trainer.bank.close()
 
 
@@ -464,7 +464,7 @@ def test_a_run_that_does_not_wait_still_gets_its_last_summaries(tmp_path, monkey
 
 def test_late_summaries_are_counted_and_found_by_resume(tmp_path, monkeypatch):
     summarizer, told = hold(monkeypatch, held=3), []
-    monkeypatch.setattr("skillsd.trainer.LAST_SUMMARIES", 1.0)
+    monkeypatch.setattr("skillsd.skills.summarize.intake.LAST_SUMMARIES", 1.0)
 
     def listen(kind, data):
         told.append(data["text"]) if kind == "warning" else None
@@ -475,7 +475,7 @@ def test_late_summaries_are_counted_and_found_by_resume(tmp_path, monkeypatch):
     assert told[0].startswith("6 summaries were not ready in time")
     shutil.copytree(out, tmp_path / "longer")
     summarizer.gate.set()
-    monkeypatch.setattr("skillsd.trainer.LAST_SUMMARIES", 60.0)
+    monkeypatch.setattr("skillsd.skills.summarize.intake.LAST_SUMMARIES", 60.0)
     train(settings, out, resume=True, listen=listen)  # the same run again: nothing left to do but this
     check_bank(out, 3)
     train(config("skills.wait=false", "trainer.iterations=4"), tmp_path / "longer", resume=True, listen=listen)

@@ -32,9 +32,7 @@ from skillsd.skills.bank import SkillBank
 from skillsd.skills.hints import Hint, Hints, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.skills.retrieval import separation
 from skillsd.skills.summarize import make_summarizer
-from skillsd.skills.summarize.base import Metered, SummaryRequest
-from skillsd.skills.summarize.intake import Retries, best_of_each_task, put_away
-from skillsd.skills.summarize.queue import make_queue
+from skillsd.skills.summarize.intake import Intake
 from skillsd.skills.teacher_view import contains_skill, skill_view
 from skillsd.teacher import Teacher
 from skillsd.tracking import TensorBoard
@@ -42,8 +40,6 @@ from skillsd.trajectory import Trajectory
 
 #: What happened, for whoever watches: kind ("iteration", "evaluation", "turn", "warning") and its data.
 Listener = Callable[[str, dict[str, Any]], None]
-#: Seconds that a run which never waits for its summariser (``skills.wait=false``) gives it at the very end.
-LAST_SUMMARIES = 60.0
 
 
 @dataclass
@@ -143,7 +139,7 @@ class Trainer:
         if self.spec.privileged != "hindsight":
             return {}
         return self.shown(
-            in_hindsight(trajectories, self.by_id, self.summarizer, self.warn, self.config.skills.workers)
+            in_hindsight(trajectories, self.by_id, self.intake.summarizer, self.warn, self.config.skills.workers)
         )
 
     def shown(self, hints: Hints) -> Hints:
@@ -192,9 +188,10 @@ class Trainer:
         trajectories = [row.trajectory for row in rows]
         self.run.write_trajectories(self.iteration, trajectories)
         self.credit(hints, rows, scores)
-        summaries, bank = self.summarize(trajectories), self.bank.stats()
+        summaries = self.intake.take(trajectories, self.last) if self.spec.uses_bank else {}
+        bank = self.bank.stats()
         counts = {"bank_size": bank.skills, "retrievals": bank.retrievals}
-        return {**summaries, **counts, "summaries_pending": len(self.queue.pending)}
+        return {**summaries, **counts, "summaries_pending": len(self.intake.pending)}
 
     def credit(self, hints: Hints, rows: Sequence[Row], scores: Scores) -> None:
         """Tell the bank how the group fared whose teacher read each skill, or how well it told good from bad."""
@@ -209,32 +206,10 @@ class Trainer:
             if value is not None:
                 self.bank.credit(hint.id, value)
 
-    def summarize(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
-        """Hand over the new trajectories, and what failed before; put what is ready into the bank."""
-        if not self.spec.uses_bank:
-            return {}
-        self.submit([*self.retries.take(), *best_of_each_task(trajectories, self.config.skills.per_visit)])
-        return self.absorb()
-
-    def submit(self, trajectories: Sequence[Trajectory]) -> None:
-        """Hand trajectories to the summariser."""
-        self.queue.submit([SummaryRequest(t, self.by_id[t.task_id]) for t in trajectories])
-
-    def absorb(self) -> dict[str, int]:
-        """Put summaries into the bank, in the order of submission; the rest stays pending.
-
-        That is all of them with ``skills.wait``; else what is ready, or, at the end of the run, when there is no next
-        iteration to find them, what is ready within ``LAST_SUMMARIES`` seconds.
-        """
-        wait, end = self.config.skills.wait, self.iteration >= self.config.trainer.iterations
-        ready = self.queue.collect(wait=wait or end, timeout=None if wait else LAST_SUMMARIES)
-        counts = {**put_away(ready, self.bank, self.warn), "skills_retried": self.retries.note(ready)}
-        if isinstance(self.summarizer, Metered):
-            metrics, notes = self.summarizer.drain()
-            for note in notes:
-                self.warn(note)
-            counts |= metrics
-        return counts
+    @property
+    def last(self) -> bool:
+        """Whether no iteration comes after this one."""
+        return self.iteration >= self.config.trainer.iterations
 
     def warn(self, text: str) -> None:
         """Tell the listener."""
@@ -307,7 +282,7 @@ class Trainer:
         return metrics
 
     def open(self, resume: Path | None) -> None:
-        """Take everything from the checkpoint ``resume``, if any; the main process has the bank and the queue."""
+        """Take everything from the checkpoint ``resume``, if any; the main process has the bank and the summaries."""
         skills = self.config.skills
         state: dict[str, Any] = {}
         if resume is not None:
@@ -330,21 +305,18 @@ class Trainer:
         )
         # A method without skills asks no summariser: what that needs may be missing.
         name = skills.summarizer if self.spec.uses_bank else "rules"
-        self.summarizer = make_summarizer(name, self.config, policy=self.policy, folder=self.run.path)
-        self.queue = make_queue(self.summarizer, skills.workers)
-        failed = state.get("failed", {})
-        waiting = self.run.find_trajectories(failed.get("waiting", []))
-        self.retries = Retries(skills.retries, failed.get("failures", {}), waiting)
+        summarizer = make_summarizer(name, self.config, policy=self.policy, folder=self.run.path)
+        self.intake = Intake(summarizer, self.bank, self.by_id, skills, self.warn)
         if self.config.trainer.tensorboard:
             self.board = TensorBoard(self.run.tensorboard, self.iteration)
-        self.submit(self.run.find_trajectories(state.get("pending", [])))
+        self.intake.resume(state, self.run.find_trajectories)
 
     def close(self) -> None:
         """Whatever is still being summarised is in the last checkpoint's list, for ``resume``."""
         self.actors.close()
         if not self.processes.main:
             return
-        self.queue.close(drain=False)
+        self.intake.close()
         self.bank.close()
         if self.board:
             self.board.close()
@@ -361,10 +333,9 @@ class Trainer:
             state["ahead"] = {"iteration": ahead.iteration, "version": ahead.version, "dropped": dropped}
         if not self.processes.main:
             return
-        pending = [trajectory.id for trajectory in self.queue.pending]
         path = checkpoint.save(
             self.run,
-            {**state, "pending": pending, "failed": self.retries.state()},
+            state | self.intake.state(),
             weights,
             trajectories,
             model=self.model,
@@ -382,9 +353,13 @@ class Trainer:
         ``seconds_checkpoint`` in it is what saving took since the line before, as its own is written before saving.
         """
         settings = self.config.trainer
-        if self.iteration >= settings.iterations and self.processes.main and any(self.absorb().values()):
+        if (
+            self.iteration >= settings.iterations
+            and self.processes.main
+            and any(self.intake.absorb(last=True).values())
+        ):
             self.save()  # a finished run's late summaries
-        while self.iteration < settings.iterations and not self.stop:
+        while not (self.last or self.stop):
             started = time.perf_counter()
             metrics = self.step()
             metrics |= self.evaluation_metrics()
@@ -401,7 +376,7 @@ class Trainer:
                 self.run.append_metrics(metrics)
             if self.board:
                 self.board.write(metrics)
-            if self.iteration == settings.iterations or self.iteration % settings.checkpoint_every == 0:
+            if self.last or self.iteration % settings.checkpoint_every == 0:
                 with self.phase("checkpoint"):
                     self.save()
             self.listen("iteration", metrics)

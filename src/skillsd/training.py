@@ -64,7 +64,7 @@ def train(
                 before = _evaluated(trainer, "before") if first else _previous(run, "before")
                 trainer.loop()
                 after = _evaluated(trainer, "after") if evaluate and not trainer.stop else None
-            if processes.main and not trainer.stop and (late := len(trainer.queue.pending)):
+            if processes.main and not trainer.stop and (late := len(trainer.intake.pending)):
                 trainer.warn(f"{late} summaries were not ready in time: their skills are lost unless you --resume")
         except torch.OutOfMemoryError as error:
             raise SkillSDError(

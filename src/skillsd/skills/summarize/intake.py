@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from skillsd.config import SkillsConfig
+from skillsd.envs.base import Task
 from skillsd.skills.bank import SkillBank, Source
-from skillsd.skills.summarize.queue import Summary
+from skillsd.skills.summarize.base import Metered, Summarizer, SummaryRequest
+from skillsd.skills.summarize.queue import Summary, make_queue
 from skillsd.trajectory import Trajectory
 
+#: Seconds that a run which never waits for its summariser (``skills.wait=false``) gives it at the very end.
+LAST_SUMMARIES = 60.0
 #: Reasons that are told of in one go.
 _LINES = 3
 
@@ -82,3 +87,62 @@ class Retries:
     def state(self) -> dict[str, Any]:
         """JSON-able; the trajectories themselves are on disk."""
         return {"failures": self.failures, "waiting": [t.id for t in self.waiting]}
+
+
+class Intake:
+    """The way from finished trajectories to skills in the bank, with what is still on it."""
+
+    def __init__(
+        self,
+        summarizer: Summarizer,
+        bank: SkillBank,
+        tasks: Mapping[str, Task],
+        settings: SkillsConfig,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.summarizer, self.bank, self.tasks, self.settings, self.warn = summarizer, bank, tasks, settings, warn
+        self.queue = make_queue(summarizer, settings.workers)
+        self.retries = Retries(settings.retries)
+
+    @property
+    def pending(self) -> list[Trajectory]:
+        """Submitted, and neither in the bank nor given up."""
+        return self.queue.pending
+
+    def take(self, trajectories: Sequence[Trajectory], last: bool) -> dict[str, int]:
+        """Hand over an iteration's trajectories, and what failed before; put what is ready into the bank."""
+        self._submit([*self.retries.take(), *best_of_each_task(trajectories, self.settings.per_visit)])
+        return self.absorb(last)
+
+    def absorb(self, last: bool) -> dict[str, int]:
+        """Put summaries into the bank, in the order of submission; the rest stays pending. Returns metrics.
+
+        That is all of them with ``skills.wait``; else what is ready, or, in the ``last`` iteration, as no other will
+        find them, what is ready within ``LAST_SUMMARIES`` seconds.
+        """
+        wait = self.settings.wait
+        ready = self.queue.collect(wait=wait or last, timeout=None if wait else LAST_SUMMARIES)
+        counts = {**put_away(ready, self.bank, self.warn), "skills_retried": self.retries.note(ready)}
+        if isinstance(self.summarizer, Metered):
+            metrics, notes = self.summarizer.drain()
+            for note in notes:
+                self.warn(note)
+            counts |= metrics
+        return counts
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able; the trajectories themselves are on disk."""
+        return {"pending": [trajectory.id for trajectory in self.pending], "failed": self.retries.state()}
+
+    def resume(self, state: Mapping[str, Any], find: Callable[[Sequence[str]], list[Trajectory]]) -> None:
+        """Go on from :meth:`state`, if it is there; ``find`` reads trajectories by their ids."""
+        failed = state.get("failed", {})
+        self.retries = Retries(self.settings.retries, failed.get("failures", {}), find(failed.get("waiting", [])))
+        self._submit(find(state.get("pending", [])))
+
+    def _submit(self, trajectories: Sequence[Trajectory]) -> None:
+        self.queue.submit([SummaryRequest(t, self.tasks[t.task_id]) for t in trajectories])
+
+    def close(self) -> None:
+        """Stop summarising; what is pending is lost, but for a checkpoint's :meth:`state`."""
+        self.queue.close(drain=False)
