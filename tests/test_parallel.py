@@ -34,10 +34,14 @@ VARIANTS = {
 }
 
 
+def launch(*what, count=2):
+    rendezvous = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    return [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", *rendezvous, *what]
+
+
 def command(out, *overrides, resume=False, count=2):
     sets = [word for override in [*TINY, *overrides] for word in ("--set", override)]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--rdzv-backend=c10d"]
-    words = [sys.executable, *launcher, "--rdzv-endpoint=127.0.0.1:0", "-m", "skillsd", "train", "sokoban-smoke"]
+    words = launch("-m", "skillsd", "train", "sokoban-smoke", count=count)
     return [*words, *sets, "--out", str(out), *(["--resume"] if resume else [])]
 
 
@@ -151,8 +155,7 @@ else:
 
 def run_script(folder, text):
     (folder / "script.py").write_text(text)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    words = [*launch, "--rdzv-endpoint=127.0.0.1:0", str(folder / "script.py")]
+    words = launch(str(folder / "script.py"))
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.stdout.count("fine") == 2, done.stderr[-3000:]
     return done

@@ -1,9 +1,7 @@
 """The model being trained as its own summariser: real runs, bit for bit; and a model that really answers in JSON."""
 
 import json
-import os
 import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
@@ -23,6 +21,7 @@ from skillsd.skills.summarize import SummaryRequest, make_summarizer
 from skillsd.skills.summarize.policy import OPENING
 from skillsd.skills.summarize.queue import summarize_now
 from skillsd.trajectory import Trajectory, Turn
+from test_parallel import environment, launch
 
 ANSWER = {"success_analysis": "up", "mistake_analysis": "down", "golden_workflow": "1 2 3"}
 TINY = [
@@ -105,12 +104,9 @@ def test_skills_of_the_policys_own_reach_the_bank_and_the_teacher(writer, tmp_pa
         update={"trainer": settings.trainer.model_copy(update={"fsdp": True, "grad_norms_every": 0})}
     )
     RunDir(tmp_path / "settings").create(settings)
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend=c10d"]
-    command = [sys.executable, *launcher, "--rdzv-endpoint=127.0.0.1:0", "-m", "skillsd", "train"]
-    command += [tmp_path / "settings" / "config.toml", "--set", "model.device=cpu", "--out", tmp_path / "two"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    command = launch("-m", "skillsd", "train", tmp_path / "settings" / "config.toml", "--set", "model.device=cpu")
+    command += ["--out", tmp_path / "two"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
     assert done.returncode == 0, done.stderr[-2000:]
     assert bank_rows(tmp_path / "two") == bank_rows(tmp_path / "run")  # two processes, neither with all the weights
 

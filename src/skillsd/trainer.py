@@ -148,8 +148,8 @@ class Trainer:
 
     def look_ahead(self) -> None:
         """Let the next iteration's episodes begin, if that is asked for: with the weights before this update."""
-        settings, following = self.config.trainer, self.iteration + 1
-        if settings.asynchronous and following <= settings.iterations:
+        if self.config.trainer.asynchronous and not self.last:
+            following = self.iteration + 1
             self.sampler.begin(following, self.version, self.tasks_of(following))
 
     def view(self, trajectory: Trajectory, hint: Hint | None) -> Row:
@@ -353,11 +353,7 @@ class Trainer:
         ``seconds_checkpoint`` in it is what saving took since the line before, as its own is written before saving.
         """
         settings = self.config.trainer
-        if (
-            self.iteration >= settings.iterations
-            and self.processes.main
-            and any(self.intake.absorb(last=True).values())
-        ):
+        if self.last and self.processes.main and any(self.intake.absorb(last=True).values()):
             self.save()  # a finished run's late summaries
         while not (self.last or self.stop):
             started = time.perf_counter()

@@ -137,7 +137,7 @@ class Intake:
     def resume(self, state: Mapping[str, Any], find: Callable[[Sequence[str]], list[Trajectory]]) -> None:
         """Go on from :meth:`state`, if it is there; ``find`` reads trajectories by their ids."""
         failed = state.get("failed", {})
-        self.retries = Retries(self.settings.retries, failed.get("failures", {}), find(failed.get("waiting", [])))
+        self.retries.failures, self.retries.waiting = failed.get("failures", {}), find(failed.get("waiting", []))
         self._submit(find(state.get("pending", [])))
 
     def _submit(self, trajectories: Sequence[Trajectory]) -> None:
