@@ -19,11 +19,11 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.envs import register
-from skillsd.envs.base import Score, Step, Task
 from skillsd.policy.loading import load_policy
 from skillsd.policy.smollm2 import smollm2
-from skillsd.run_dir import RunDir
+from skillsd.runs.folder import RunDir
 from skillsd.skills import Skill
+from skillsd.types import Score, Step, Task
 
 WORDS = ["box", "wall", "target", "left", "right", "above", "below", "two", "steps", "walk", "around", "push"]
 

@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 
+import lab
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from skillsd.policy.scoring import TokenRow, score_tokens
+from skillsd.policy.packing import TokenRow
+from skillsd.policy.scoring import score_tokens
 
 VOCABULARY = 49_152
 
@@ -72,10 +74,11 @@ def main():
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--share", type=float, default=0.25, help="of tokens that are actions")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.way:
+        lab.guard()
         return measure(a.way, a.rows, a.tokens, a.share)
     size = ["--rows", str(a.rows), "--tokens", str(a.tokens), "--share", str(a.share)]
     found = {
@@ -84,14 +87,12 @@ def main():
         for way in WAYS
     }  # fmt: skip
     extra = {way: found[way]["mib"] - found["body"]["mib"] for way in ("plain", "ours")}
-    if a.json:
-        print(json.dumps({**found, "extra_mib": extra}))
-        return None
     print(f"{a.rows} x {a.tokens} tokens, {a.share:.0%} of them actions, vocabulary {VOCABULARY:,}")
     for way, mib in extra.items():
         print(f"{way:6} {mib:8.0f} MiB above the body, {found[way]['seconds']:5.1f} s, "
               f"gradient norm {found[way]['gradient_norm']:.6f}")  # fmt: skip
     print(f"ours / plain: {extra['ours'] / extra['plain']:.2f}")
+    lab.save(a, {**found, "extra_mib": extra})
     return None
 
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from skillsd.compare.tables import Table, grid, interval, p_value, percent, points
+from skillsd.analysis.compare.tables import Table, grid, interval, p_value, percent, points
 
 DOCS = Path(__file__).parent
 TABLE = re.compile(r"<!-- (?P<study>\w+): (?P<rows>.+?) -->\n.*?<!-- end -->", re.DOTALL)

@@ -1,6 +1,7 @@
-"""Small real models: random weights, own tokenizer, standard ChatML template, saved to local folders."""
+"""What all tests need: the same number of threads everywhere, and small models."""
 
 import os
+import signal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -9,51 +10,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin are 15 
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"  # noqa: E501
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+pytest.register_assert_rewrite("settings_checks_learning", "settings_checks_rollouts", "settings_checks_skills")
 
-
-def chat_tokenizer(template=CHATML):
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    raw.train_from_iterator(["count up to three, please: 1 2 3"] * 50, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def save_model(folder, kind="llama", template=CHATML):
-    torch.manual_seed(0)
-    tokenizer = chat_tokenizer(template)
-    shape = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": 2048,
-        "initializer_range": 0.3,  # far from uniform, so that parity errors show
-    }
-    if kind == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**shape))
-    else:
-        model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+from models_lab import save_model  # noqa: E402
 
 
 @pytest.fixture(scope="session", params=["llama", "qwen3"])
@@ -66,6 +26,21 @@ def llama_folder(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("plain"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _hangup_is_not_ignored():
+    """As it is under nohup, for the tests and whatever they start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def _two_threads():
     torch.set_num_threads(2)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What a test has recorded of an architecture is shown, on however many processes it ran."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    told = [v for r in reports for name, v in getattr(r, "user_properties", ()) if name == "architecture"]
+    if told:
+        terminalreporter.section("architectures")
+        terminalreporter.write_line("\n".join(sorted(set(told))))

@@ -130,14 +130,14 @@ def test_top_k_lumps_the_rest_together(k):
     torch.testing.assert_close(gradient(loss, student), gradient(exact, student), rtol=1e-4, atol=1e-5)
 
 
-def test_top_k_with_a_teacher_that_is_sure_of_one_token():
+def test_top_k_is_finite_with_a_teacher_that_is_sure_of_one_token():
     logp = torch.tensor([[[0.0, -40.0]]], requires_grad=True)
     loss = top_k_distillation_loss(logp, torch.tensor([[[-50.0, 0.0]]]), torch.ones(1, 1))
     assert loss.isfinite()
     assert gradient(loss, logp).isfinite().all()
 
 
-def test_token_weights():
+def test_token_weights_gate_choose_by_sign_and_keep_the_largest_gaps():
     logp, _, teacher, mask, advantages = batch(4)
     logp = logp.detach()
     plain = token_weights(logp, teacher, mask, advantages)
@@ -187,7 +187,7 @@ def test_grpo_loss_equals_the_formula_written_out():
     assert grpo_loss(logp, old, advantages, mask).item() == pytest.approx(total / mask.sum().item(), rel=1e-5)
 
 
-def test_grpo_gradient_by_finite_differences():
+def test_grpo_gradient_equals_finite_differences():
     logp, old, _, mask, advantages = batch()
     exact = gradient(grpo_loss(logp, old, advantages, mask), logp)
     for index in [(1, 0), (2, 3), (5, 5), (7, 1)]:
@@ -277,7 +277,7 @@ def test_diagnostics_merge_to_the_whole_batch():
     assert whole["kl_old"] == pytest.approx((ratios - 1 - ratios.log()).mean().item(), rel=1e-4)
 
 
-def test_group_advantages_by_hand():
+def test_group_advantages_are_those_by_hand():
     rewards = torch.tensor([0.0, 0.5, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0])
     found = group_advantages(rewards, 4)
     first = rewards[:4]
@@ -286,6 +286,31 @@ def test_group_advantages_by_hand():
     for wrong in (3, 1, 0):
         with pytest.raises(ValueError, match="groups"):
             group_advantages(rewards, wrong)
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [0.9] * 3,
+        [10.1] * 16,
+        [0.1 + 0.2, 0.3, 0.3],
+        [1e-3 / 3] * 5,
+        [-7.7] * 6,
+        [1e8 + 8, 1e8, 1e8],
+        [0.0] * 4,
+        [-0.0, 0.0],
+    ],
+)
+def test_rewards_that_are_equal_but_for_rounding_have_no_advantage(rewards):
+    assert (group_advantages(torch.tensor(rewards), len(rewards)) == 0).all()
+    assert (group_advantages(torch.tensor(rewards, dtype=torch.float64), len(rewards)) == 0).all()
+
+
+@pytest.mark.parametrize("rewards", [[1e-7, 2e-7], [100.0, 100.01], [0.0, 1e-20], [-1.0, 1.0, 1.0]])
+def test_small_differences_of_rewards_count(rewards):
+    found = group_advantages(torch.tensor(rewards), len(rewards), eps=1e-30)
+    assert found.min() < -0.5
+    assert found.max() > 0.5
 
 
 def test_opd_advantages_are_minus_the_log_ratio():

@@ -9,15 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from skillsd.errors import SkillSDError, UsageError
+from skillsd.moved import install
 
 if TYPE_CHECKING:
+    from skillsd.analysis.evaluate import evaluate
     from skillsd.config import Config, load_config
-    from skillsd.evaluation import EvalResult, evaluate
-    from skillsd.training import RunResult, train
+    from skillsd.rollouts.results import EvalResult
+    from skillsd.training.loop import RunResult, train
 
+install()
 _HOMES = {
-    "Config": "config", "load_config": "config", "train": "training", "RunResult": "training",
-    "evaluate": "evaluation", "EvalResult": "evaluation",
+    "Config": "config", "load_config": "config", "train": "training.loop", "RunResult": "training.loop",
+    "evaluate": "analysis.evaluate", "EvalResult": "rollouts.results",
 }  # fmt: skip
 
 __all__ = ["Config", "EvalResult", "RunResult", "SkillSDError", "UsageError", "evaluate", "load_config", "train"]

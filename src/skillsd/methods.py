@@ -1,9 +1,22 @@
-"""The named methods: a method is a configuration, not a subclass (PAPER section 5, tables 1 and 2)."""
+"""The named methods: a method is a configuration, not a subclass (the paper's tables 1 and 2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+#: Controls: what a teacher may be shown in place of its task's own skill (:mod:`skillsd.skills.controls`).
+Shown = Literal[
+    "own",
+    "shuffled",
+    "empty",
+    "random_text",
+    "no_success_analysis",
+    "no_mistake_analysis",
+    "no_golden_workflow",
+    "none",
+]
+SHOWN: tuple[str, ...] = get_args(Shown)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The losses of Skill-SD as pure functions (PAPER section 3). Imports torch alone.
+"""The losses of Skill-SD as pure functions (arXiv:2604.10674). Imports torch alone.
 
 All tensors are float of shape [B, T] unless said otherwise; ``mask`` is 1 on action tokens. Everything is computed
 in fp32 whatever comes in. Both losses are token means over the *whole* batch: a micro-batch passes
@@ -18,6 +18,8 @@ MAX_NEG_L = 20.0
 MAX_LOG_RHO = 10.0
 #: Least probability of all tokens outside the top k: its logarithm must be finite.
 MIN_TAIL = 1e-6
+#: Spread of rewards, as a share of the largest, that is rounding (some ten times the precision of fp32).
+FLAT = 1e-6
 
 ESTIMATORS = ("iw_k3", "iw_k3_detached", "k1", "k2", "k3")
 
@@ -25,14 +27,23 @@ ESTIMATORS = ("iw_k3", "iw_k3_detached", "k1", "k2", "k3")
 def group_advantages(rewards: Tensor, group_size: int, eps: float = 1e-8) -> Tensor:
     """Group-normalised rewards, ``[N] -> [N]``: (R - mean) / (std + eps) within each run of ``group_size``.
 
-    The sample standard deviation is used, as in verl and TRL. Raises ``ValueError`` unless ``group_size`` is at
-    least 2 and divides N.
+    The sample standard deviation is used, as in verl and TRL. A group whose rewards are equal but for rounding has
+    advantage 0 exactly: the mean and the deviation of equal floats are not exact. Raises ``ValueError`` unless
+    ``group_size`` is at least 2 and divides N.
     """
     if group_size < 2 or rewards.dim() != 1 or rewards.numel() % group_size:
         raise ValueError(f"rewards of shape {tuple(rewards.shape)} do not form groups of {group_size} (at least 2)")
     groups = rewards.float().view(-1, group_size)
     centred = groups - groups.mean(1, keepdim=True)
-    return (centred / (groups.std(1, keepdim=True) + eps)).flatten()
+    advantages = centred / (groups.std(1, keepdim=True) + eps)
+    return torch.where(flat_groups(groups), 0.0, advantages).flatten()
+
+
+def flat_groups(groups: Tensor) -> Tensor:
+    """Which rows of [groups, group size] hold one reward, but for rounding in fp32; [groups, 1], bool."""
+    rewards = groups.float()
+    spread = rewards.amax(1, keepdim=True) - rewards.amin(1, keepdim=True)
+    return spread <= FLAT * rewards.abs().amax(1, keepdim=True)
 
 
 def grpo_loss(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from skillsd.errors import UsageError
+from skillsd.errors import UsageError, reason, shown
 
 
 def find(what: str, name: str) -> Callable[..., Any]:
@@ -22,8 +22,10 @@ def find(what: str, name: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        raise UsageError(f"{what} {name!r} cannot be imported: {error}") from None
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # what runs at import is the user's
+        raise UsageError(f"{what} {shown(name)} cannot be imported: {reason(error)}") from None
     if not callable(found):
-        raise UsageError(f"{what} {name!r} is not callable: name a class, or a function that makes what is wanted")
+        raise UsageError(f"{what} {shown(name)} is not callable: name a class, or a function that makes what is wanted")
     return found  # type: ignore[no-any-return]

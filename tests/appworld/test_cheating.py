@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
+
 import pytest
 
 from conftest import block, play
@@ -27,6 +30,10 @@ REFUSED = {
     "takes the engine's classes": "ApiCollection.load(to_db_home_path='x', from_db_home_path='y')",
     "formats itself in": "print('{0.__class__}'.format(apis))",
     "matches itself in": "match apis:\n    case object(__class__=c):\n        print(c)",
+    "matches format in": "match '{0._' + '_class_' + '_}':\n    case str(format=f):\n        print(f(apis))",
+    "follows a name in text": "import string\nprint(string.Formatter().get_field('0.x', (json,), {}))",
+    "goes by another module's modules": "import calendar as c\nprint(c.sys)",
+    "asks for the frame": "import inspect\nprint(inspect.currentframe())",
     "takes it from a frame": "def f():\n    yield\nprint(f().gi_frame.f_globals)",
 }
 #: What only running it shows.
@@ -76,28 +83,141 @@ def test_it_does_not_help_to_touch_the_apis(tasks):
         assert not score.success
 
 
-def test_behind_the_guard_there_is_a_cage(tasks):
-    """The same attacks, sent to the server as if the guard had missed them: no files, no network, no other process."""
-    with tasks.pool.lend() as server:
-        held = server.state
-    if not held["files"]:
-        pytest.skip("this system has no Landlock: the guard is all there is (docs/appworld.md)")
-    truth = tasks.root / "data" / "tasks" / "notewrite_1" / "ground_truth" / "answer.json"
-    attacks = {
-        "truth": f"import pathlib\nprint('got', pathlib.Path({str(truth)!r}).read_text())",
-        "solutions": f"import pathlib\nprint('got', pathlib.Path({str(tasks.root / 'solutions.json')!r}).read_text())",
-        "environ": "import pathlib\nprint('got', pathlib.Path('/proc/1/environ').read_text())",
-        "list": "import pathlib\nprint('got', list(pathlib.Path('/').iterdir()))",
-        "write": "import pathlib, os\nprint('got', os.mkdir('/tmp/mine-skillsd'))",
-        "socket": "import asyncio\nprint('got', asyncio.base_events.socket.create_connection(('127.0.0.1', 22), 1))",
-        "disk": "import pathlib\nf = pathlib.io.FileIO('/etc/mine', 'w')\nprint('got', f.write(b'x'))",
-    }
+#: Ways around the reading: what counts is what the process lets through.
+AROUND = {
+    "under another name": "j = json\nprint(j.codecs)",
+    "in a list": "print([re][0].enum.sys)",
+    "a formatter": "import string\nprint([string][0].Formatter)",
+}
+
+
+@pytest.mark.parametrize("how", AROUND)
+def test_modules_are_not_to_be_had_by_another_way_and_that_counts(tasks, how):
+    task = tasks.tasks("train")[0]
+    _, steps, score = play(tasks, task, [block(AROUND[how]), *tasks.demonstrate(task)])
+    assert "refused" in steps[0].info["events"], steps[0].observation
+    assert "is not allowed" in steps[0].observation
+    assert (score.reward, score.success) == (0.0, False)
+
+
+def test_built_in_functions_that_are_not_listed_are_not_there(tasks):
     world = tasks.make()
     world.reset(tasks.tasks("train")[0])
     try:
-        for name, code in attacks.items():
-            answer = world.server.post("/run", {"code": code, "limit": 2000}, 20)
-            assert "got" not in answer["output"].partition("Error")[0].replace("print('got'", ""), (name, answer)
-            assert answer["output"].startswith("Execution failed"), (name, answer)
+        for name in ("open", "eval", "exec", "compile", "getattr", "globals", "vars", "help", "breakpoint", "exit",
+                     "get_ipython", "requester", "ApiCollection", "Requester"):  # fmt: skip
+            answer = world.server.post("/run", {"code": f"f = {name}\nprint('got', f)", "limit": 500}, 20)
+            assert "NameError" in answer["output"], answer
     finally:
         world.close()
+
+
+ORDINARY = """
+import time, uuid, collections.abc
+from functools import wraps
+from collections import Counter
+from datetime import timedelta
+@wraps(print)
+def show(*given):
+    print(*given)
+class Box:
+    def __init__(self, size):
+        self.size = size
+show(time.time() > 0, len(str(uuid.uuid4())), isinstance([], collections.abc.Sequence), Counter("aab").most_common(1))
+day = datetime.datetime.strptime("2024-01-02", "%Y-%m-%d")
+show(day + timedelta(days=1), pendulum.parse("2024-02-03").format("YYYY"))
+show(json.loads(json.dumps({"a": [1]})), re.sub("a", "b", "cat"), math.floor(2.5), list(itertools.chain([1], [2])))
+show(calendar.monthrange(2024, 2), deepcopy(Box(3)).size, reduce(max, [1, 5]), DateTime.now().year, "{:>3}".format(1))
+try:
+    json.loads("{")
+except json.JSONDecodeError as problem:
+    show("no JSON:", problem.msg)
+print({"last": [1, 2]})
+"""
+
+
+def test_ordinary_python_runs_as_ever(tasks):
+    task = tasks.tasks("train")[0]
+    _, steps, score = play(tasks, task, [block(ORDINARY), *tasks.demonstrate(task)])
+    assert steps[0].info["events"] == [], steps[0].observation
+    lines = steps[0].observation.splitlines()
+    assert lines[0] == "True 36 True [('a', 2)]"
+    assert lines[1] == "2024-01-03 00:00:00 2024"
+    assert lines[2] == "{'a': [1]} cbt 2 [1, 2]"
+    assert lines[3].startswith("(3, 29) 3 5 ")
+    assert lines[4].startswith("no JSON: Expecting")
+    assert score.success
+
+
+@pytest.fixture
+def confined(tasks):
+    """Send code to a confined process as if all reading had missed it, with modules and built-in functions whole."""
+    with tasks.pool.lend() as server:
+        held = server.state
+    if not all(held.values()):
+        pytest.skip(f"this system cannot confine agents (docs/appworld.md): {held}")
+    world = tasks.make()
+    world.reset(tasks.tasks("train")[0])
+    way = (
+        "b = [c for c in object.__subclasses__() if c.__name__ == 'catch_warnings'][0].__init__.__globals__\n"
+        "load = b['__builtins__']['__import__']\n"
+        # Not by their own names, which the engine's guard looks for; and of libc, which it does not patch.
+        "o, sck, io, libc = load('os'), load('socket'), load('_io'), load('ctypes').CDLL(None)\n"
+    )
+
+    def send(code):
+        answer = world.server.post("/run", {"code": f"{way}{code}", "limit": 2000}, 20)
+        return answer["output"]
+
+    assert send("print('way', o.getpid() > 0)").startswith("way True")
+    yield send
+    world.close()
+
+
+OUT = {
+    "a password file": "io.FileIO('/etc/shadow').readall()",
+    "the list of users": "io.FileIO('/etc/passwd').readall()",
+    "the list of groups": "io.FileIO('/etc/group').readall()",
+    "programs": "io.FileIO(o.path.realpath('/usr/bin/env')).readall()",
+    "the root": "list(o.scandir('/'))",
+    "a home": "list(o.scandir('/root'))",
+    "temporary files of others": "list(o.scandir('/tmp'))",
+    "environments": "io.FileIO('/proc/1/environ').readall()",
+    "its own environment": "io.FileIO('/proc/self/environ').readall()",
+    "a new file": "io.FileIO('/tmp/mine-skillsd', 'w').write(b'x')",
+    "a socket": "sck.socket()",
+    "a socket that is a file": "sck.socket(sck.AF_UNIX)",
+    "datagrams to a file": "sck.socketpair(sck.AF_UNIX, sck.SOCK_DGRAM)",
+    "a connection": "sck.socketpair()[0].connect('/nowhere')",
+    "another program here": "o.execv('/bin/true', ['true'])",
+    "a program": "libc.system(b'true') == 0 or 1 / 0",
+    "a child": "libc.fork() >= 0 or 1 / 0",
+    "signals": "libc.kill(o.getppid(), 0) == 0 or 1 / 0",
+    "the ring": "libc.syscall(425, 1, 0) >= 0 or 1 / 0",
+}
+
+
+@pytest.mark.parametrize("what", OUT)
+def test_behind_the_reading_there_is_a_cage(confined, what):
+    answer = confined(f"print('got', {OUT[what]})")
+    assert answer.startswith("Execution failed"), answer
+    assert any(name in answer for name in ("PermissionError", "ZeroDivisionError")), answer
+
+
+def test_a_socket_of_somebody_elses_that_is_a_file_is_out_of_reach(confined):
+    """With a listener there: it hears nothing."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{folder}/s"
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(0.3)
+        answer = confined(f"s = sck.socket(sck.AF_UNIX)\ns.connect({path!r})\nprint('got')")
+        assert "PermissionError" in answer
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_neither_the_truth_nor_solutions_can_be_read(confined, tasks):
+    for path in (tasks.root / "data/tasks/notewrite_1/ground_truth/answer.json", tasks.root / "solutions.json"):
+        assert path.is_file()
+        assert "PermissionError" in confined(f"print('got', io.FileIO({str(path)!r}).readall())")

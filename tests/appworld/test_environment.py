@@ -21,7 +21,7 @@ from skillsd.envs import make_taskset
 from skillsd.envs.appworld.install import data_root
 from skillsd.envs.appworld.servers import _sweep
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.training import train
+from skillsd.training.loop import train
 
 
 def named(tasks, name):
@@ -72,7 +72,7 @@ def test_what_is_no_program_is_told_and_not_run(tasks, message, told):
     assert score.success, "a slip is no offence"
 
 
-def test_output_of_every_kind(tasks):
+def test_output_of_every_kind_is_shown_and_errors_are_told(tasks):
     codes = [
         "print('x' * 10**8)", r"print('\ud800 \x00 \U0001f4a5')", "print(bytes(range(256)))", "print('ä' * 10)",
         "x = 7", "print(x)", "print(1/0)", "apis.simple_note.show_account()", "apis.nothing.there()",
@@ -128,7 +128,7 @@ def test_a_server_that_dies_costs_its_episode_alone(tasks):
     assert play(tasks, task, tasks.demonstrate(task))[2].success
 
 
-def test_no_more_episodes_than_servers(engine, monkeypatch):
+def test_an_episode_for_which_no_server_is_free_is_refused(engine, monkeypatch):
     monkeypatch.setattr("skillsd.envs.appworld.servers._PATIENCE", 0.2)
     taskset = make_taskset("appworld", servers=1)
     first, second = taskset.make(), taskset.make()
@@ -157,7 +157,7 @@ def test_wrong_options_are_told_in_one_line(engine, options, told):
     assert "\n" not in str(caught.value)
 
 
-def test_half_built_or_foreign_data(engine, tmp_path, monkeypatch):
+def test_half_built_or_foreign_data_is_refused(engine, tmp_path, monkeypatch):
     home, root = tmp_path / "home", data_root("pack")
     shutil.copytree(root, home / "pack", ignore=shutil.ignore_patterns("pack.json"))
     monkeypatch.setenv("SKILLSD_APPWORLD_HOME", str(home))

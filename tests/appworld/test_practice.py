@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 
 from conftest import block, play
 from skillsd import load_config, train
-from skillsd.base_model import path
 from skillsd.base_model.practice import LOGIN, RIGHT, Form, lessons, record, told, values_of
 from skillsd.base_model.practice_build import Recipe, build, example
 from skillsd.config import ModelConfig
 from skillsd.envs import make_taskset
 from skillsd.envs.appworld.pack import practice
+from skillsd.policy.embedded import path
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
-from skillsd.rollout import Job, rollout
+from skillsd.rollouts.rollout import Job, rollout
 from skillsd.skills.bank import SkillBank
-from skillsd.skills.skill import Skill
+from skillsd.types import Skill
 
 KIND = {kind.name: kind for kind in practice.KINDS}
 
@@ -103,7 +103,7 @@ def accuracy(policy, taskset, tasks, skills):
     return sum(t.success for t in batch.trajectories) / len(jobs)
 
 
-def test_careless_alone_and_good_with_a_skill(policy, short):
+def test_the_model_is_careless_alone_and_good_with_a_skill(policy, short):
     tasks = short.tasks("practice_test")[::3]
     skills = []
     for task in tasks:

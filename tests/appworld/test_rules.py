@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from conftest import block
-from skillsd.envs.base import Task
-from skillsd.skills.summarize.appworld_rules import AppWorldRules
-from skillsd.skills.summarize.base import SummaryRequest
-from skillsd.trajectory import Trajectory, Turn
+from skillsd.envs.appworld.rules import AppWorldRules
+from skillsd.types import SummaryRequest, Task, Trajectory, Turn
 
 LOGIN = (
     "passwords = {p['account_name']: p['password'] for p in apis.supervisor.show_account_passwords()}\n"
@@ -31,7 +29,7 @@ def tell(tasks, codes):
     return AppWorldRules().summarize(SummaryRequest(trajectory, Task(task.id))), email
 
 
-def test_what_failed_why_and_what_fixed_it(tasks):
+def test_a_skill_tells_what_failed_why_and_what_fixed_it(tasks):
     skill, email = tell(
         tasks,
         [
@@ -79,7 +77,7 @@ def test_a_failure_says_what_is_missing(tasks):
     assert "simple_note.login(" in skill.golden_workflow
 
 
-def test_right_calls_with_a_wrong_end(tasks):
+def test_right_calls_with_a_wrong_end_are_told_as_that(tasks):
     skill, _ = tell(tasks, [LOGIN, "apis.supervisor.complete_task()"])
     assert "declared complete although not everything was right" in skill.mistake_analysis
 

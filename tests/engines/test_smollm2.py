@@ -7,7 +7,7 @@ from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.policy.loading import load_policy
 from skillsd.policy.smollm2 import smollm2
-from skillsd.run_dir import RunDir
+from skillsd.runs.folder import RunDir
 from skillsd.skills import SkillBank
 
 
@@ -26,7 +26,7 @@ def test_its_weights_survived_the_unpacking(policy):
     assert smollm2() == smollm2()  # fetched once
 
 
-def test_iterations_of_its_preset(policy, tmp_path):
+def test_its_preset_trains_with_skills_from_the_second_iteration_on(policy, tmp_path):
     small = ["trainer.iterations=2", "rollout.group_size=2", "rollout.max_turns=2", "rollout.max_new_tokens=8"]
     few = ["rollout.tasks_per_iteration=1", "env.train_tasks=1", "eval.tasks=1", "model.device=cpu"]
     train(load_config("smollm2-sokoban", [*small, *few]), tmp_path / "run")

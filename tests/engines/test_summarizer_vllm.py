@@ -3,12 +3,10 @@
 import httpx2
 
 from skillsd.config import SummarizerConfig
-from skillsd.envs.base import Task
-from skillsd.skills.summarize import SummaryRequest
 from skillsd.skills.summarize.openai import OpenAISummarizer
 from skillsd.skills.summarize.queue import summarize_now
 from skillsd.skills.summarize.store import SummaryStore
-from skillsd.trajectory import Trajectory, Turn
+from skillsd.types import SummaryRequest, Task, Trajectory, Turn
 
 
 def test_a_real_server_answers_in_the_schema(vllm_server):

@@ -12,22 +12,22 @@ import pytest
 import torch
 
 from skillsd import SkillSDError, load_config, train
-from skillsd.acting import Actors
-from skillsd.checkpoint import latest
-from skillsd.envs.base import Score, Step, Task
-from skillsd.parallel import Processes
+from skillsd.distributed.processes import Processes
 from skillsd.policy.engines.base import Request
 from skillsd.policy.engines.vllm import VLLMServer
 from skillsd.policy.loading import load_policy
-from skillsd.policy.scoring import TokenRow, score_tokens
-from skillsd.rollout import Job, rollout
-from skillsd.run_dir import RunDir
-from skillsd.teacher import Teacher
+from skillsd.policy.packing import TokenRow
+from skillsd.policy.scoring import score_tokens
+from skillsd.rollouts.actors import Actors
+from skillsd.rollouts.rollout import Job, rollout
+from skillsd.runs.checkpoint import latest
+from skillsd.runs.folder import RunDir
+from skillsd.training.teacher import Teacher
+from skillsd.types import Score, Step, Task
 
 TINY = [
     "env.train_tasks=3", "rollout.tasks_per_iteration=3", "rollout.group_size=3", "rollout.max_turns=6", "eval.tasks=4",
     "eval.panel_every=0", "trainer.iterations=2", "rollout.engine=vllm", "model.device=cpu",
-    'vllm.args=["--enforce-eager", "--block-size", "32"]',
 ]  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def _small():
 
 
 def settings(python, *overrides):
-    return load_config("sokoban-smoke", [*TINY, f"vllm.python={python}", *overrides])
+    theirs = any(override.startswith("vllm.url=") for override in overrides)  # then there is nothing to start
+    own = [] if theirs else [f"vllm.python={python}", 'vllm.args=["--enforce-eager", "--block-size", "32"]']
+    return load_config("sokoban-smoke", [*TINY, *own, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def disagreement(actors, prompt, generations):
     )
 
 
-def test_ids_log_probs_and_new_weights(actors):
+def test_log_probs_agree_with_the_trainers_also_after_new_weights(actors):
     """Also with an adapter: the server gets the weights with it added in."""
     prompt = actors.policy.chat.prompt("Where to? " * 60)
     first = sample(actors, 0, prompt)
@@ -166,7 +168,7 @@ def test_a_slow_environment_holds_up_nobody(actors):
         assert sum(t.action_mask) == sum(value != 0.0 for value in t.logps)
 
 
-def test_a_run_a_dead_server_and_resume(vllm_python, tmp_path):
+def test_a_dead_server_ends_the_run_in_one_line_and_it_resumes(vllm_python, tmp_path):
     out = tmp_path / "run"
 
     def kill(kind, data):
@@ -199,7 +201,7 @@ def test_a_run_a_dead_server_and_resume(vllm_python, tmp_path):
     assert not (out / "served").exists()
 
 
-def test_a_server_of_ones_own(vllm_python, tmp_path, capfd, monkeypatch):
+def test_a_server_of_ones_own_is_fed_and_survives_the_run(vllm_python, tmp_path, capfd, monkeypatch):
     """Started by the command that the run prints; it is fed, told apart from others, and survives the run."""
     monkeypatch.setenv("VLLM_API_KEY", "sesame")
     with socket.socket() as probe:
@@ -243,12 +245,12 @@ def test_a_lost_connection_is_no_lost_server(actors):
     assert [g.ids for g in sample(actors, 1, prompt, count=1)] == [g.ids for g in before]
 
 
-def test_more_tokens_than_the_model_has_positions(vllm_python, tmp_path):
+def test_more_tokens_than_the_model_has_positions_are_refused(vllm_python, tmp_path):
     with pytest.raises(SkillSDError, match="8192 positions"):
         train(settings(vllm_python, "rollout.max_tokens=9000"), tmp_path / "run")
 
 
-def test_servers_that_do_not_come_up(vllm_python, tmp_path):
+def test_servers_that_do_not_come_up_are_told_in_one_line(vllm_python, tmp_path):
     for name, overrides, reason in (
         ("none", ["vllm.python=/nowhere/python"], "vllm.python"),
         ("flag", [f"vllm.python={vllm_python}", 'vllm.args=["--no-such-flag"]'], "exit code 2; see .*vllm.log"),

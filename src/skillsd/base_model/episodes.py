@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from skillsd.envs.sokoban.game import DIRECTIONS, Board, canonical_hash
 from skillsd.envs.sokoban.generate import generate
+from skillsd.envs.sokoban.rules import Push, replay, tell
 from skillsd.envs.sokoban.solver import State, best_moves, distances, state_of
 from skillsd.seeding import derive_seed
-from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.sokoban_rules import Push, replay, tell
+from skillsd.types import Skill
 
 Moves = dict[str, float]
 

@@ -16,13 +16,10 @@ from typing import Any
 from skillsd.envs.appworld.environment import AppWorldTasks, prompt_template
 from skillsd.envs.appworld.pack import practice, world
 from skillsd.envs.appworld.pack.practice import Kind
-from skillsd.envs.base import Task
+from skillsd.envs.appworld.rules import AppWorldRules
 from skillsd.errors import SkillSDError
 from skillsd.seeding import derive_seed
-from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.appworld_rules import AppWorldRules
-from skillsd.skills.summarize.base import SummaryRequest
-from skillsd.trajectory import Trajectory, Turn
+from skillsd.types import Skill, SummaryRequest, Task, Trajectory, Turn
 
 MAX_TURNS = 6
 #: How often each view is taught: no skill, or the skill of an attempt at this task, at one like it, at another kind.

@@ -6,10 +6,11 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from skillsd.cli.common import Json, console
+from skillsd.system.terminal import Screen, printable
 
 appworld_app = typer.Typer(no_args_is_help=True, help="AppWorld's engine and data (docs/appworld.md).")
 
@@ -30,7 +31,7 @@ def setup(
     with console.status("setting up AppWorld") as status:
 
         def tell(text: str) -> None:
-            status.update(text)
+            status.update(Text(printable(text)))
             console.print(text, markup=False, highlight=False)
 
         run(tell, data=data, python=python)
@@ -42,7 +43,7 @@ def check(as_json: Json = False) -> None:
 
     Example: skillsd appworld check
     """
-    from skillsd.envs.appworld.install import state
+    from skillsd.envs.appworld.status import state
 
     found = state(start=True)
     if as_json:
@@ -51,6 +52,6 @@ def check(as_json: Json = False) -> None:
         table = Table(box=None, show_header=False)
         for name, value in found.items():
             table.add_row(name, str(value))
-        Console().print(table)
+        Screen().print(table)
     if not found["ok"]:
         raise typer.Exit(1)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from skillsd.cli.common import Json, Set, console, pair
+from skillsd.cli.common import Json, Set, console, foreign_prints, options_of, path, warning
 from skillsd.errors import UsageError
-from skillsd.skills.skill import Skill
+from skillsd.skills.bank import SkillBank, StoredSkill
+from skillsd.system.terminal import Screen, printable
+from skillsd.types import Skill
 
 skills_app = typer.Typer(no_args_is_help=True, help="Look at the skills that a run learned.")
 
@@ -25,7 +27,7 @@ def skills_list(run: Annotated[Path, typer.Argument(help="Folder of a run.")], a
 
     Example: skillsd skills list runs/sokoban-demo
     """
-    rows = [_skill_row(s) for s in _bank(run).skills()]
+    rows = [_skill_row(s) for s in _skills(run)]
     if as_json:
         print(json.dumps(rows))
         return
@@ -34,7 +36,7 @@ def skills_list(run: Annotated[Path, typer.Argument(help="Folder of a run.")], a
         mean = "" if row["mean_reward"] is None else f"{row['mean_reward']:.2f}"
         table.add_row(str(row["id"]), row["task_id"], f"{row['reward']:.2f}", str(row["chosen"]), mean,
                       row["trajectory"] or "", row["skill"]["golden_workflow"][:80])  # fmt: skip
-    Console(markup=False).print(table)
+    Screen().print(table)
 
 
 @skills_app.command("show")
@@ -47,9 +49,9 @@ def skills_show(
 
     Example: skillsd skills show runs/sokoban-demo 12
     """
-    for stored in _bank(run).skills():
+    for stored in _skills(run):
         if stored.id == skill_id:
-            print(json.dumps(_skill_row(stored)) if as_json else stored.skill.text())
+            print(json.dumps(_skill_row(stored)) if as_json else printable(stored.skill.text()))
             return
     raise UsageError(f"{run} has no skill {skill_id}")
 
@@ -57,11 +59,11 @@ def skills_show(
 @skills_app.command("export")
 def skills_export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    file: Annotated[Path | None, typer.Argument(help="JSON-lines file to write.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="JSON-lines file to write.", parser=path)] = None,
     format_: Annotated[Literal["jsonl", "agent-skills"], typer.Option("--format", help="agent-skills: SKILL.md")] = (
         "jsonl"
     ),
-    out: Annotated[Path | None, typer.Option(help="File, or folder for agent-skills, to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File, or folder for agent-skills, to write.", parser=path)] = None,
 ) -> None:
     """Write all skills as JSON lines, or as folders in the Agent Skills format.
 
@@ -73,11 +75,12 @@ def skills_export(
     if target is None or (out and file):
         raise UsageError("name one file or folder to write: skillsd skills export RUN --out PATH")
     if format_ == "agent-skills":
-        print(f"{export_agent_skills(_bank(run).skills(), target)} skills written to {target}")
+        print(f"{export_agent_skills(_skills(run), target)} skills written to {target}")
         return
-    rows = [_skill_row(s) for s in _bank(run).skills()]
+    rows = [_skill_row(s) for s in _skills(run)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     try:
-        target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        target.write_text(lines, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error}); choose another file") from None
     print(f"{len(rows)} skills written to {target}")
@@ -99,14 +102,14 @@ def skills_try(
     Example: skillsd skills try runs/demo --set skills.summarizer=openai --set summarizer.model=my-model
     --set summarizer.base_url=http://localhost:8000/v1
     """
-    from skillsd.skills.summarize.trial import attempt
+    from skillsd.analysis.trial import attempt
 
-    with console.status("summarising"):
+    with foreign_prints(), console.status("summarising"):
         rows, counts = attempt(run, set_ or (), trajectory, limit, lambda text: console.print(text, markup=False))
     if as_json:
         print(json.dumps({"summaries": rows, **counts}))
     else:
-        out = Console(markup=False, highlight=False, soft_wrap=True)
+        out = Screen(soft_wrap=True)
         for row in rows:
             result = "success" if row["success"] else "failure"
             out.print(f"{row['trajectory']}, {result}, completion {row['completion']:.0%}", style="bold")
@@ -126,27 +129,39 @@ def probe(
     split: Annotated[str | None, typer.Option(help="Default: the test split.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N tasks.")] = 64,
     samples: Annotated[int, typer.Option(min=2, help="Episodes a task that the student plays.")] = 8,
+    set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Measure what the teacher knows: its accuracy with each kind of skill, and whether it tells good actions from bad.
+
+    Skills are written by the run's summariser, or by --set skills.summarizer=...
 
     Example: skillsd probe runs/sokoban-demo --teacher embedded --limit 32
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from skillsd.evaluation import open_policy
-    from skillsd.probe import probe as run
+    from skillsd.analysis.evaluate import open_policy
+    from skillsd.analysis.probe import USED, suitable
+    from skillsd.analysis.probe import probe as run
+    from skillsd.config import with_overrides
+    from skillsd.config.overrides import only
     from skillsd.skills.summarize import make_summarizer
 
+    def warn(text: str) -> None:
+        console.print(text, style="yellow", markup=False)
+
     disable_progress_bar()
-    options = dict(pair(text) for text in env_option or ()) or None
-    student, taskset, config = open_policy(model, env=env, env_options=options)
-    reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
-    with console.status("") as status:
+    only(set_ or (), USED, "probe")
+    options = options_of(env_option) or None
+    with foreign_prints(), console.status("loading") as status:
+        student, taskset, config = open_policy(model, env=env, env_options=options)
+        reader = open_policy(teacher, env=env, env_options=options)[0] if teacher else student
+        split, given = split or config.env.test_split, set_ or ()
+        config = with_overrides(config, given) if given else suitable(config, taskset, warn)
         readings = run(
-            student, reader, taskset, config, make_summarizer(config.skills.summarizer, config, policy=student),
-            split=split or config.env.test_split, limit=limit, samples=samples, on_part=status.update,
-            warn=lambda text: console.print(text, style="yellow", markup=False),
+            student, reader, taskset, config,
+            make_summarizer(config.skills.summarizer, config, taskset=taskset, policy=student),
+            split=split, limit=limit, samples=samples, on_part=status.update, warn=warn,
         )  # fmt: skip
     if as_json:
         print(json.dumps([asdict(r) for r in readings]))
@@ -155,7 +170,7 @@ def probe(
     for r in readings:
         numbers = (r.accuracy, r.l_rms, r.action_auc, r.action_correlation, r.episode_auc)
         table.add_row(r.kind, str(r.tasks), *("" if n is None else f"{n:.2f}" for n in numbers))
-    Console().print(table)
+    Screen().print(table)
 
 
 def explain(
@@ -171,16 +186,17 @@ def explain(
     from rich.text import Text
     from transformers.utils.logging import disable_progress_bar
 
-    from skillsd.explain import explain as run_it
+    from skillsd.analysis.explain import explain as run_it
 
     disable_progress_bar()
-    found = run_it(run, episode, teacher)
+    with foreign_prints():
+        found = run_it(run, episode, teacher)
     if as_json:
         tree = {"episode": found.trajectory.id, "prompt": found.trajectory.prompt, "success": found.trajectory.success}
         actions = [asdict(action) for action in found.actions]
         print(json.dumps({**tree, "skill": found.skill.model_dump(), "actions": actions}))
         return
-    out = Console(markup=False)
+    out = Screen()
     outcome = "solved" if found.trajectory.success else "not solved"
     out.print(f"episode {found.trajectory.id}, {outcome}\n\n{found.trajectory.prompt}\n\n{found.skill.text()}\n")
     table = Table("turn", "action", "good", "student", "teacher", "l", "trained", box=None)
@@ -192,17 +208,18 @@ def explain(
     out.print("\nstudent: when it was sampled; teacher: with the skill; l = log student - log teacher; trained: now")
 
 
-def _bank(run: Path) -> Any:
-    from skillsd.run_dir import RunDir
-    from skillsd.skills.bank import SkillBank
+def _skills(run: Path) -> list[StoredSkill]:
+    """A run's skills; damaged ones are told and left out."""
+    from skillsd.runs.folder import RunDir
 
     path = RunDir(run).bank
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"{run} holds no skill bank (skills.sqlite)")
-    return SkillBank(path)
+    with closing(SkillBank(path, create=False)) as bank:
+        return bank.skills(warn=warning)
 
 
-def _skill_row(stored: Any) -> dict[str, Any]:
+def _skill_row(stored: StoredSkill) -> dict[str, Any]:
     source = stored.source
     return {
         "id": stored.id, "task_id": stored.task_id, "reward": stored.reward, "chosen": stored.chosen,

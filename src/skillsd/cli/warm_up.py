@@ -9,18 +9,24 @@ from typing import Annotated
 
 import typer
 
-from skillsd.cli.common import Json, Set, console
+from skillsd.cli.common import Json, Set, console, finite, foreign_prints, path
+from skillsd.system.interrupt import exit_code
 
 
 def warm_up(
     preset: Annotated[str, typer.Argument(help="A preset or a TOML file: its model, env and seed count.")],
-    out: Annotated[Path, typer.Option(help="Folder to write the model to; give it to a run as model.path.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write the model to; give it to a run as model.path.", parser=path),
+    ],
     set_: Set = None,
     split: Annotated[str | None, typer.Option(help="Tasks to learn from; default: the task set's choice.")] = None,
     demonstrations: Annotated[int, typer.Option(min=1, help="At most so many.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Demonstrations a step.")] = 16,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-4,
-    until: Annotated[float, typer.Option(min=0, help="Stop at this greedy accuracy on training tasks.")] = 0.15,
+    lr: Annotated[float, typer.Option(min=0, callback=finite, help="Learning rate.")] = 1e-4,
+    until: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Stop at this greedy accuracy on training tasks.")
+    ] = 0.15,
     measure_every: Annotated[int, typer.Option(min=1, help="Steps between measurements.")] = 10,
     as_json: Json = False,
 ) -> None:
@@ -33,11 +39,15 @@ def warm_up(
     from transformers.utils.logging import disable_progress_bar
 
     from skillsd.config import load_config
-    from skillsd.warm_up import warm_up as run
+    from skillsd.config.overrides import only
+    from skillsd.training.warm_up import USED
+    from skillsd.training.warm_up import warm_up as run
 
+    only(set_ or (), USED, "warm-up", {"optim.lr": "--lr", "trainer.iterations": "--demonstrations"})
     config = load_config(preset, set_ or ())
     disable_progress_bar()
-    with Bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with foreign_prints(), Bar(*columns, console=console) as bar:
         task = bar.add_task("loading", total=None)
 
         def report(step: int, steps: int, loss: float, accuracy: float | None) -> None:
@@ -49,4 +59,4 @@ def warm_up(
                      measure_every=measure_every, report=report)  # fmt: skip
     print(json.dumps(asdict(result)) if as_json else out)
     if result.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(exit_code())

@@ -1,7 +1,11 @@
-"""Environments: what an agent acts in. Nothing here imports torch or transformers."""
+"""Environments: what an agent acts in, made by name, checked, and played by hand.
 
-from skillsd.envs.base import Environment, HasKeys, HasReference, HasRender, HasRenderText, Score, Step, Task, TaskSet
+Uses ``types`` and ``system``; nothing here imports torch or transformers.
+"""
+
+from skillsd.envs.base import Environment, HasKeys, HasReference, HasRender, HasRenderText, TaskSet
 from skillsd.envs.registry import make_taskset, register
+from skillsd.types import Score, Step, Task
 
 __all__ = [
     "Environment",

@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from skillsd.skills.skill import Skill
+from skillsd.types import Score, Skill, Step, Summarizer, Task
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task: a stable ``id`` (the key of its skills in the bank) and JSON-able ``data``."""
-
-    id: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the environment answers to one action.
-
-    ``info`` may hold ``valid`` (bool: did the text contain a legal action), ``action`` (str: the action as understood)
-    and ``events`` (names of what is worth counting); they are recorded and counted, anything else is carried along.
-    """
-
-    observation: str
-    done: bool
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Score:
-    """The outcome of an episode. ``reward`` trains, ``success`` is accuracy, ``completion`` is in [0, 1]."""
-
-    reward: float
-    success: bool
-    completion: float
 
 
 @runtime_checkable
@@ -93,6 +62,15 @@ class HasReference(Protocol):
 
     def reference(self, task: Task) -> Skill:
         """The privileged solution of ``task``, told as a skill."""
+        ...
+
+
+@runtime_checkable
+class HasRules(Protocol):
+    """A task set that can tell what an episode teaches without an LLM: ``skills.summarizer = rules``, the default."""
+
+    def rules(self) -> Summarizer:
+        """The summariser that knows these tasks."""
         ...
 
 

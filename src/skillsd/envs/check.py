@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
-import math
 import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from skillsd.envs.base import Environment, HasReference, HasRender, Score, Step, Task, TaskSet
+from skillsd.envs import boundary
+from skillsd.envs.answers import prompt_of, score_of, skill_of, step_of, task_of
+from skillsd.envs.base import Environment, HasDemonstrations, HasReference, HasRender, HasRules, TaskSet
 from skillsd.envs.registry import build, fingerprint
-from skillsd.errors import UsageError
-from skillsd.skills.skill import Skill
+from skillsd.errors import SkillSDError, UsageError, one_line, reason, shown
+from skillsd.types import Score, Step, Task
 
 SPLITS = ("train", "test")
 #: What an untrained policy may say: nothing, rubbish, other scripts, control characters, far too much.
@@ -43,8 +46,21 @@ class _Stop(Exception):
     """What was found makes the rest of this part pointless."""
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What was found, and what a run on the task set needs: nothing that is wrong with it."""
+
+    findings: list[Finding]
+    notes: list[str]
+
+
 def check(name: str, options: dict[str, Any], timeout: float = 10.0) -> list[Finding]:
-    """Everything found wrong with the task set ``name`` made with ``options``; empty if nothing.
+    """Everything found wrong with the task set ``name`` made with ``options``; empty if nothing."""
+    return examine(name, options, timeout).findings
+
+
+def examine(name: str, options: dict[str, Any], timeout: float = 10.0) -> Examined:
+    """Find everything wrong with the task set ``name`` made with ``options``.
 
     Every call runs on a thread of its own (as it may in a rollout) for at most ``timeout`` seconds. Raises
     :class:`UsageError` if ``name`` cannot be imported or ``options`` do not fit.
@@ -53,7 +69,7 @@ def check(name: str, options: dict[str, Any], timeout: float = 10.0) -> list[Fin
     checker = _Checker(timeout)
     checker.part(lambda: checker.attributes(made, ("name", "max_turns", "tasks", "make"), "taskset"))
     if checker.found:
-        return checker.found
+        return Examined(checker.found, [])
     splits = {split: checker.tasks(made, split) for split in SPLITS}
     checker.part(lambda: checker.splits(made, splits))
     checker.part(lambda: checker.other_process(name, options, made, splits))
@@ -65,7 +81,16 @@ def check(name: str, options: dict[str, Any], timeout: float = 10.0) -> list[Fin
     if chosen and not any(f.level == "error" for f in checker.found):
         checker.part(lambda: checker.together(made, chosen))
         checker.part(lambda: checker.extras(made, chosen[0]))
-    return checker.found
+    return Examined(checker.found, _notes(made))
+
+
+def _notes(taskset: TaskSet) -> list[str]:
+    if isinstance(taskset, HasRules):
+        return []
+    return [
+        "the default skills.summarizer, rules, needs a task set with rules(): without, methods with skills need "
+        "--set skills.summarizer=openai, policy, trajectory, or module:Class of your own (docs/summarisers.md)"
+    ]
 
 
 class _Checker:
@@ -75,7 +100,7 @@ class _Checker:
 
     def add(self, level: Literal["error", "warning"], where: str, message: str) -> None:
         """Note a finding, the same one once."""
-        finding = Finding(level, where, " ".join(message.split()))
+        finding = Finding(level, one_line(where, 80), one_line(message, 230))
         if finding not in self.found:
             self.found.append(finding)
 
@@ -106,9 +131,16 @@ class _Checker:
         if isinstance(errors[0] if errors else None, UsageError) and where.endswith("(unknown)"):
             raise errors[0]
         if errors:
-            told = f"{type(errors[0]).__name__}: {str(errors[0])[:120]}"
-            raise self.fail(where, f"raised {told}; answer with an observation, or fix what fails")
+            told = f"{reason(errors[0], 120)}; answer with an observation, or fix what fails"
+            raise self.fail(where, f"raised {told}")
         return box[0]
+
+    def right(self, where: str, function: Callable[[], T]) -> T:
+        """``function()``, one of :mod:`skillsd.envs.answers`; raises :class:`_Stop` for what a run would refuse."""
+        try:
+            return function()
+        except SkillSDError as error:
+            raise self.fail(where, str(error)) from None
 
     def attributes(self, thing: Any, names: Sequence[str], where: str) -> None:
         missing = [name for name in names if not hasattr(thing, name)]
@@ -117,51 +149,41 @@ class _Checker:
         for name in names:
             value = getattr(thing, name)
             if name == "name" and not (isinstance(value, str) and value):
-                self.add("error", where, f"name is {value!r}: make it a short text")
+                self.add("error", where, f"name is {shown(value)}: make it a short text")
             elif name == "max_turns" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                self.add("error", where, f"max_turns is {value!r}: make it a whole number of at least 1")
+                self.add("error", where, f"max_turns is {shown(value)}: make it a whole number of at least 1")
             elif name not in ("name", "max_turns") and not callable(value):
                 self.add("error", where, f"{name} is no method: make it one")
 
     def tasks(self, taskset: TaskSet, split: str) -> list[Task]:
         """The usable tasks of ``split``."""
-        where = f"tasks({split})"
-        try:
-            tasks = self.call(where, lambda: taskset.tasks(split))
-            again = self.call(where, lambda: taskset.tasks(split))
-        except _Stop:
-            return []
+        with contextlib.suppress(_Stop):
+            return self._tasks(taskset, split, f"tasks({split})")
+        return []
+
+    def _tasks(self, taskset: TaskSet, split: str, where: str) -> list[Task]:
+        tasks = self.call(where, lambda: taskset.tasks(split))
+        again = self.call(where, lambda: taskset.tasks(split))
         if not hasattr(tasks, "__len__") or not hasattr(tasks, "__getitem__"):
             self.add("error", where, f"returned {type(tasks).__name__}: return a list of Task")
             return []
         if not len(tasks):
             self.add("error", where, "is empty: give every split at least one task")
-        wrong = [task for task in tasks if not isinstance(task, Task)]
-        if wrong:
-            self.add("error", where, f"holds a {type(wrong[0]).__name__}: every item must be a skillsd.envs.Task")
-            return []
-        ids = [task.id for task in tasks]
-        if [getattr(task, "id", None) for task in again] != ids:
+        items = self.call(where, lambda: list(tasks))
+        found = [self.right(where, lambda item=item: task_of(item)) for item in items]  # type: ignore[misc]
+        ids = [task.id for task in found]
+        if self.call(where, lambda: [getattr(task, "id", None) for task in again]) != ids:
             self.add("error", where, "gave other ids, or another order, when asked again: keep both fixed")
-        for task in tasks:
-            if not (isinstance(task.id, str) and task.id):
-                self.add("error", where, f"a task's id is {task.id!r}: make it a text that is not empty")
-                return []
-        double = next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None
-        if double is not None:
+        if double := next((i for i, count in Counter(ids).items() if count > 1), None):
             self.add(
-                "error", where, f"the id {double!r} stands for several tasks: they would share skills; number them"
+                "error", where, f"the id {shown(double)} stands for several tasks: they would share skills; number them"
             )
-        for task in tasks:
-            try:
-                same = json.loads(json.dumps(dict(task.data), allow_nan=False)) == dict(task.data)
-            except (TypeError, ValueError) as error:
-                self.add("error", where, f"data of task {task.id!r} is no JSON ({error}): use texts, numbers, lists")
+        for task in found:
+            if json.loads(json.dumps(dict(task.data))) != dict(task.data):
+                told = f"data of task {shown(task.id)} changes through JSON: use lists, not tuples"
+                self.add("warning", where, told)
                 break
-            if not same:
-                self.add("error", where, f"data of task {task.id!r} changes through JSON: no tuples, keys are texts")
-                break
-        return list(tasks)
+        return found
 
     def splits(self, taskset: TaskSet, splits: dict[str, list[Task]]) -> None:
         train, test = ({task.id for task in splits[split]} for split in SPLITS)
@@ -180,7 +202,7 @@ class _Checker:
             return
         code = (
             "import json, sys; from skillsd.envs.registry import build, fingerprint; "
-            "print('\\n' + fingerprint(build(sys.argv[1], json.loads(sys.argv[2])), json.loads(sys.argv[3])))"
+            "print('\\nfingerprint', fingerprint(build(sys.argv[1], json.loads(sys.argv[2])), json.loads(sys.argv[3])))"
         )
         command = [sys.executable, "-c", code, name, json.dumps(options, default=str), json.dumps(SPLITS)]
         environment = {**os.environ, "PYTHONHASHSEED": "12345"}
@@ -191,9 +213,9 @@ class _Checker:
         except subprocess.TimeoutExpired:
             raise self.fail("second process", "did not list its tasks in time: do less at import") from None
         if out.returncode:
-            reason = (out.stderr.strip().splitlines() or ["no reason given"])[-1][:160]
-            raise self.fail("second process", f"cannot list its tasks ({reason}): import what it needs by itself")
-        if out.stdout.strip().splitlines()[-1] != fingerprint(taskset, SPLITS):
+            told = (out.stderr.strip().splitlines() or ["no reason given"])[-1][:160]
+            raise self.fail("second process", f"cannot list its tasks ({told}): import what it needs by itself")
+        if f"\nfingerprint {fingerprint(taskset, SPLITS)}\n" not in out.stdout:
             self.add("error", "second process", "another process has other tasks: seed with numbers, not with hash()")
 
     def make(self, taskset: TaskSet) -> Environment:
@@ -211,53 +233,35 @@ class _Checker:
             self.call("close", environment.close)
 
     def reset(self, environment: Environment, task: Task) -> str:
-        prompt = self.call("reset", lambda: environment.reset(task))
-        if not isinstance(prompt, str) or not prompt:
-            what = type(prompt).__name__ if prompt else repr(prompt)
-            raise self.fail("reset", f"returned {what}: return the first user message, a text that is not empty")
+        answer = self.call("reset", lambda: environment.reset(copy.deepcopy(task)))
+        prompt = self.right("reset", lambda: prompt_of(answer))
+        if not prompt:
+            raise self.fail("reset", "returned '': return the first user message, a text that is not empty")
         return prompt
 
     def step(self, environment: Environment, action: str) -> Step:
-        shown = repr(action if len(action) < 30 else action[:10] + "...")
-        step = self.call(f"step({shown})", lambda: environment.step(action))
-        if not isinstance(step, Step):
-            raise self.fail(
-                "step", f"returned {type(step).__name__}: return skillsd.envs.Step(observation, done, info)"
-            )
-        if not isinstance(step.observation, str):
-            raise self.fail("step", f"observation is {type(step.observation).__name__}: make it a text")
-        if type(step.done) is not bool:
-            self.add("error", "step", f"done is {type(step.done).__name__}: make it True or False, bool(...)")
-        if not isinstance(step.info, dict):
-            raise self.fail("step", f"info is {type(step.info).__name__}: make it a dict")
-        if "valid" in step.info and type(step.info["valid"]) is not bool:
-            self.add("error", "step", f"info['valid'] is {step.info['valid']!r}: make it True or False")
-        if not isinstance(step.info.get("action"), str | None):
-            self.add(
-                "error", "step", f"info['action'] is {type(step.info['action']).__name__}: make it a text, or None"
-            )
+        told = repr(action if len(action) < 30 else action[:10] + "...")
+        answer = self.call(f"step({told})", lambda: environment.step(action))
+        step = self.right("step", lambda: step_of(answer))
+        if type(answer.done) is not bool:
+            self.add("warning", "step", f"done is {type(answer.done).__name__}: make it True or False, bool(...)")
+        if (valid := answer.info.get("valid", True)) is not step.info.get("valid", True):
+            self.add("warning", "step", f"info['valid'] is {shown(valid)}: make it True or False, bool(...)")
         try:
-            json.dumps(step.info)
-        except (TypeError, ValueError) as error:
-            self.add("error", "step", f"info is no JSON ({error}): use texts, numbers, lists")
+            json.dumps(answer.info, allow_nan=False)
+        except Exception as error:
+            changed = "it is recorded as numbers, lists and texts"
+            self.add("warning", "step", f"info is no JSON ({reason(error, 80)}): {changed}")
         return step
 
     def score(self, environment: Environment, when: str) -> Score:
         where = f"score {when}"
-        score = self.call(where, environment.score)
-        if not isinstance(score, Score):
-            raise self.fail(where, f"returned {type(score).__name__}: return skillsd.envs.Score(...)")
-        for name in ("reward", "completion"):
-            value = getattr(score, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise self.fail(where, f"{name} is {type(value).__name__}: make it a float")
-            if not math.isfinite(value):
-                raise self.fail(where, f"{name} is {value}: make it finite")
-        if type(score.success) is not bool:
-            self.add("error", where, f"success is {type(score.success).__name__}: make it True or False, bool(...)")
-        if not 0 <= score.completion <= 1:
-            self.add("error", where, f"completion is {score.completion:g}: keep it in [0, 1]")
-        elif score.success and score.completion < 1:
+        answer = self.call(where, environment.score)
+        score = self.right(where, lambda: score_of(answer))
+        if type(answer.success) is not bool:
+            told = f"success is {type(answer.success).__name__}: make it True or False, bool(...)"
+            self.add("warning", where, told)
+        if score.success and score.completion < 1:
             self.add("warning", where, f"success with completion {score.completion:g}: a solved task is complete, 1.0")
         return score
 
@@ -343,8 +347,9 @@ class _Checker:
         """The optional methods, where there are any."""
         if isinstance(taskset, HasReference):
             skill = self.call("reference", lambda: taskset.reference(task))
-            if not isinstance(skill, Skill):
-                self.add("error", "reference", f"returned {type(skill).__name__}: return skillsd.skills.Skill(...)")
+            self.part(lambda: self.right("reference", lambda: skill_of(skill)))
+        if isinstance(taskset, HasDemonstrations):
+            self.part(lambda: self.right("demonstrate", lambda: boundary.demonstration(taskset, task)))
         if isinstance(taskset, HasRender):
             for text in ("", "<b>&", "\u2603"):
                 if not isinstance(self.call("render_html", lambda text=text: taskset.render_html(text)), str):  # type: ignore[misc]

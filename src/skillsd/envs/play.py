@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from rich.console import Console
-
-from skillsd.envs.base import HasKeys, HasRenderText, Task, TaskSet
-from skillsd.errors import UsageError
+from skillsd.envs import boundary
+from skillsd.envs.answers import task_of
+from skillsd.envs.base import HasRenderText, TaskSet
+from skillsd.errors import SkillSDError, UsageError, reason
+from skillsd.system.terminal import Screen
+from skillsd.types import Task
 
 _ARROWS = {"\x1b[A": "↑", "\x1b[B": "↓", "\x1b[D": "←", "\x1b[C": "→"}
 _KEY = re.compile(r"\x1b\[[A-Z]|.", re.DOTALL)
@@ -21,9 +24,9 @@ _COMMANDS = "u undo   r restart   n next   q quit"
 def play(taskset: TaskSet, split: str, index: int = 0) -> None:
     """Play levels of ``split`` from ``index`` on, until ``q`` or the end of input.
 
-    Raises :class:`UsageError` for an index outside the split.
+    Raises :class:`UsageError` for an index outside the split, and :class:`SkillSDError` where the environment fails.
     """
-    tasks = taskset.tasks(split)
+    tasks = boundary.lazily(taskset, split)
     if not 0 <= index < len(tasks):
         raise UsageError(f"{split} has tasks 0 to {len(tasks) - 1}, not {index}")
     player = _Player(taskset)
@@ -31,25 +34,31 @@ def play(taskset: TaskSet, split: str, index: int = 0) -> None:
         with _keyboard(player.keys) as typed:
             following: int | None = index
             while following is not None and following < len(tasks):
-                following = player.level(tasks[following], following, typed)
+                following = player.level(task_of(tasks[following]), following, typed)
+    except (SkillSDError, OSError):
+        raise
+    except (Exception, SystemExit) as error:  # ours are told above
+        raise SkillSDError(f"env {taskset.name} raised {reason(error)}") from None
     finally:
-        player.environment.close()
+        with suppress(Exception):
+            player.environment.close()
 
 
 class _Player:
     """A task set at the terminal, drawn and steered as the task set says, if it does."""
 
     def __init__(self, taskset: TaskSet) -> None:
-        self.taskset, self.environment = taskset, taskset.make()
-        self.console = Console(highlight=False, markup=False, emoji=False)
-        self.keys = dict(taskset.play_keys) if isinstance(taskset, HasKeys) else {}
+        self.taskset = taskset
+        self.console = Screen()
+        self.keys = boundary.keys(taskset)
+        self.environment = boundary.make(taskset)
 
     def level(self, task: Task, index: int, typed: Iterator[str]) -> int | None:
         """Play one level; the number of the next one, or None to stop."""
         environment, limit = self.environment, self.taskset.max_turns
         way = f"keys: {' '.join(self.keys)}" if self.keys else "type an answer and Enter"
         self.console.print(f"{task.id}\n{way}   {_COMMANDS}\n")
-        self.show(environment.reset(task))
+        self.show(boundary.reset(environment, task))
         actions: list[str] = []
         over = False
         for key in typed:
@@ -57,20 +66,20 @@ class _Player:
                 return None if key == "q" else index + (key == "n")
             if key == "u":  # play all but the last action again: works for whatever resets to the same start
                 actions = actions[:-1]
-                observation, over = environment.reset(task), False
+                observation, over = boundary.reset(environment, task), False
                 for action in actions:
-                    observation = environment.step(action).observation
+                    observation = boundary.step(environment, action).observation
             elif over:
                 continue
             else:
                 actions.append(self.keys.get(key, key))
-                step = environment.step(actions[-1])
+                step = boundary.step(environment, actions[-1])
                 observation, over = step.observation, step.done or len(actions) >= limit
             self.console.print()
             self.show(observation)
             self.console.print(f"turn {len(actions)} of {limit}")
             if over:
-                score = environment.score()
+                score = boundary.score(environment)
                 outcome = "solved" if score.success else "over"
                 self.console.print(f"{outcome}: reward {score.reward:g}. n: next, r: again, u: undo, q: quit")
         return None
@@ -84,6 +93,8 @@ class _Player:
 def _keyboard(keys: Collection[str]) -> Iterator[Iterator[str]]:
     """Single keys from a terminal; lines from a pipe, or where there are no ``keys``."""
     if not (keys and sys.stdin.isatty()):
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         yield (line.strip() for line in sys.stdin if line.strip())
         return
     import termios

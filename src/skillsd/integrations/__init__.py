@@ -1,1 +1,4 @@
-"""Other people's libraries: environments and trainers. Each module needs the extra of its name."""
+"""Skill-SD inside other people's trainers. Each module needs the extra of its name.
+
+Uses losses, skills and policies.
+"""

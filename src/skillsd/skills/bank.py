@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills.retrieval import choose
-from skillsd.skills.skill import Skill
+from skillsd.types import Skill
 
 _APPLICATION_ID = 0x5D5D0001
 _SCHEMA_VERSION = 1
@@ -39,6 +41,10 @@ CREATE TABLE tasks (
     evicted INTEGER NOT NULL DEFAULT 0
 );
 """
+#: Of a reward: sums of them stay finite.
+_LARGEST = 1e30
+#: Of a task.
+_COUNTS = ("retrievals", "added", "duplicates", "evicted")
 #: Jaccard similarity of words at which two skills of a task say the same.
 DUPLICATE = 0.95
 
@@ -81,8 +87,9 @@ class SkillBank:
     ``credit`` says which reading of the paper's "mean reward of e" counts: ``group``, the mean group reward of the
     iterations whose teacher read it (before the first: the source's), or ``source``, the reward of the trajectory it
     came from; with ``separation`` what :meth:`credit` is told is no reward but how well the skill's reader told better
-    trajectories from worse. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened; one
-    that may only be read opens, and refuses the first change. Threads may share one object.
+    trajectories from worse. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened, and
+    for one that is not there unless it is to ``create`` it; one that may only be read opens, and refuses the first
+    change. Threads may share one object.
     """
 
     def __init__(
@@ -91,13 +98,18 @@ class SkillBank:
         capacity: int = 8,
         exploration: float = 2**0.5,
         credit: Literal["source", "group", "separation"] = "group",
+        create: bool = True,
     ) -> None:
         if capacity < 1:
             raise UsageError(f"a skill bank's capacity must be at least 1 skill a task, not {capacity}")
         self.path, self.capacity, self.exploration, self.credit_rule = Path(path), capacity, exploration, credit
         self._lock = threading.RLock()
+        if not create and self.path.is_file() and not self.path.stat().st_size:
+            raise SkillSDError(f"{self.path}: not a usable skill bank (the file is empty); checkpoints hold copies")
         with self._errors("not a usable skill bank"):
-            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            where = f"{self.path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+            self._db = sqlite3.connect(where, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
+            self._db.text_factory = _text
             try:
                 self._prepare()
             except BaseException:
@@ -108,8 +120,10 @@ class SkillBank:
         """Store a skill; its id, or None if the task has one that says (nearly) the same.
 
         When the task is full, the skill of the lowest mean reward goes, the oldest among equals: what is known to
-        be bad makes room first. The new skill itself always enters, or a full bank would never learn.
+        be bad makes room first. The new skill itself always enters, or a full bank would never learn. Raises
+        :class:`SkillSDError`, here and in :meth:`credit`, for a reward that no mean could be made of.
         """
+        reward = self._number("reward", reward)
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO tasks (task_id) VALUES (?)", (task_id,))
             present = self._load("WHERE task_id = ?", task_id)
@@ -126,7 +140,7 @@ class SkillBank:
                 (
                     task_id,
                     skill.model_dump_json(),
-                    float(reward),
+                    reward,
                     source.trajectory_id if source else None,
                     source.iteration if source else None,
                 ),
@@ -136,6 +150,7 @@ class SkillBank:
     def retrieve(self, task_id: str) -> StoredSkill | None:
         """The best skill for the task by UCB, and count the choice; None if the bank has nothing for it."""
         with self._transaction() as db:
+            self._check_counts("WHERE task_id = ?", task_id)
             row = db.execute("SELECT retrievals FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
             total = row[0] if row else 0
             best = choose(self._load("WHERE task_id = ?", task_id), total, self.exploration)
@@ -147,22 +162,25 @@ class SkillBank:
     def credit(self, skill_id: int, reward: float) -> None:
         """Record the mean group reward (or separation) of an iteration whose teacher read this skill; unknown ids
         (evicted meanwhile) are ignored."""
+        reward = self._number("credit", reward)
         with self._transaction() as db:
             db.execute(
                 "UPDATE skills SET credits = credits + 1, credit_sum = credit_sum + ? WHERE id = ?",
-                (float(reward), skill_id),
+                (reward, skill_id),
             )
 
-    def skills(self, task_id: str | None = None) -> list[StoredSkill]:
-        """All skills, or one task's, oldest first."""
+    def skills(self, task_id: str | None = None, warn: Callable[[str], None] | None = None) -> list[StoredSkill]:
+        """All skills, or one task's, oldest first. With ``warn``, that is told of damaged ones, which are left out."""
+        where, arguments = ("", ()) if task_id is None else ("WHERE task_id = ?", (task_id,))
         with self._lock, self._errors():
-            return self._load("" if task_id is None else "WHERE task_id = ?", *([] if task_id is None else [task_id]))
+            return self._load(where, *arguments, warn=warn)
 
     def stats(self, task_id: str | None = None) -> TaskStats:
         """Counts for one task, or over all tasks, as of one moment."""
         where, arguments = ("", ()) if task_id is None else ("WHERE task_id = ?", (task_id,))
-        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("retrievals", "added", "duplicates", "evicted"))
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _COUNTS)
         with self._lock, self._errors():
+            self._check_counts(where, *arguments)
             counts = self._db.execute(
                 f"SELECT (SELECT count(*) FROM skills {where}), {sums} FROM tasks {where}", arguments * 2
             ).fetchone()
@@ -189,9 +207,11 @@ class SkillBank:
                         db.execute(statement)
                     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        if (self._pragma("application_id"), self._pragma("user_version")) != (_APPLICATION_ID, _SCHEMA_VERSION):
+        program, version = self._pragma("application_id"), self._pragma("user_version")
+        if (program, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
+            ours = f" (its schema is {version}, not {_SCHEMA_VERSION})" if program == _APPLICATION_ID else ""
             raise SkillSDError(
-                f"{self.path}: an SQLite file, but not a skill bank of this version; choose another path"
+                f"{self.path}: an SQLite file, but not a skill bank of this version{ours}; choose another path"
             )
 
     def _empty(self) -> bool:
@@ -217,27 +237,83 @@ class SkillBank:
     def _errors(self, what: str = "the skill bank failed") -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (
+            sqlite3.Error,
+            UnicodeError,
+            OverflowError,
+        ) as error:  # of texts, numbers it lacks
             raise SkillSDError(f"{self.path}: {what} ({error})") from None
 
-    def _load(self, where: str, *arguments: str) -> list[StoredSkill]:
+    def _number(self, name: str, value: float) -> float:
+        if not abs(value) <= _LARGEST:
+            raise SkillSDError(f"{self.path}: a {name} must be a number within {_LARGEST:g}, not {value:g}")
+        return float(value)
+
+    def _check_counts(self, where: str, *arguments: str) -> None:
+        """Raises :class:`SkillSDError` if a task's counts are none; SQLite would take any text for a number."""
+        wrong = " OR ".join(f"typeof({name}) != 'integer' OR {name} < 0" for name in _COUNTS)
+        query = f"SELECT task_id FROM (SELECT * FROM tasks {where}) WHERE {wrong}"
+        if row := self._db.execute(query, arguments).fetchone():
+            raise SkillSDError(f"{self.path}: the counts of task {str(row[0])[:100]!r} are corrupt")
+
+    def _load(self, where: str, *arguments: str, warn: Callable[[str], None] | None = None) -> list[StoredSkill]:
         rows = self._db.execute(
             "SELECT id, task_id, skill, reward, trajectory_id, iteration, chosen, credits, credit_sum "
             f"FROM skills {where} ORDER BY id",
             arguments,
         )
-        return [self._stored(*row) for row in rows]
+        found, damaged = [], []
+        for row in rows:
+            try:
+                found.append(self._stored(*row))
+            except SkillSDError as error:
+                if warn is None:
+                    raise
+                damaged.append(error)
+        if warn and damaged:
+            warn(f"{damaged[0]}{f', and {len(damaged) - 1} more' if damaged[1:] else ''}: left out")
+        return found
 
     def _stored(
         self, id: int, task_id: str, skill: str, reward: float, trajectory_id: str | None, iteration: int | None,
         chosen: int, credits: int, credit_sum: float,
     ) -> StoredSkill:  # fmt: skip
         source = None if trajectory_id is None or iteration is None else Source(trajectory_id, iteration)
-        mean = credit_sum / credits if self.credit_rule != "source" and credits else reward
         try:
-            return StoredSkill(id, task_id, Skill.parse(skill), reward, source, chosen, mean)
+            row = _Row(
+                task_id=task_id, skill=skill, reward=reward, trajectory_id=trajectory_id, iteration=iteration,
+                chosen=chosen, credits=credits, credit_sum=credit_sum,
+            )  # fmt: skip
+            mean = row.credit_sum / credits if self.credit_rule != "source" and credits else row.reward
+            return StoredSkill(id, task_id, Skill.parse(skill), row.reward, source, chosen, mean)
+        except ValidationError as error:
+            where, reason = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
+            raise SkillSDError(f"{self.path}: skill {id} is corrupt ({where}: {reason})") from None
         except SkillSDError as error:
             raise SkillSDError(f"{self.path}: skill {id} is corrupt ({error})") from None
+
+
+class _Row(BaseModel):
+    """What SQLite's columns, which take anything, have to hold."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    task_id: str
+    skill: str
+    reward: float
+    trajectory_id: str | None
+    iteration: int | None
+    chosen: int = Field(ge=0)
+    credits: int = Field(ge=0)
+    credit_sum: float
+
+
+def _text(raw: bytes) -> str | bytes:
+    """What is no UTF-8 stays bytes, so that its row can be told of."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
 
 
 def _same(a: Skill, b: Skill) -> bool:

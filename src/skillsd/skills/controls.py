@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import numpy as np
 
-from skillsd.skills.skill import Skill
-
-Shown = Literal[
-    "own",
-    "shuffled",
-    "empty",
-    "random_text",
-    "no_success_analysis",
-    "no_mistake_analysis",
-    "no_golden_workflow",
-    "none",
-]
-SHOWN: tuple[str, ...] = get_args(Shown)
+from skillsd.methods import Shown
+from skillsd.types import Skill
 
 _FIELDS = tuple(Skill.model_fields)
 #: Words that say nothing about any task.

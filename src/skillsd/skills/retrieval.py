@@ -1,4 +1,4 @@
-"""Which skill the teacher reads: UCB1 over a task's skills (PAPER section 4)."""
+"""Which skill the teacher reads: UCB1 over a task's skills (arXiv:2604.10674)."""
 
 from __future__ import annotations
 

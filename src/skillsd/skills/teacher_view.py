@@ -1,4 +1,4 @@
-"""The teacher's view of a task: the skill, then the plain prompt (PAPER section 1, step 3)."""
+"""The teacher's view of a task: the skill, then the plain prompt (the paper, step 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 
 from transformers import PreTrainedTokenizerBase
 
-from skillsd.skills.skill import Skill
+from skillsd.types import Skill
 
 
 def skill_view(skill: Skill, prompt: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 
 from skillsd.envs.appworld.guard import Refused, check
-from skillsd.envs.appworld.install import data_root, find_engine, home
+from skillsd.envs.appworld.install import data_root, find_engine, home, is_installed, require_confinement
+from skillsd.envs.appworld.rules import AppWorldRules
 from skillsd.envs.appworld.servers import START, Pool, Server, ServerLost
-from skillsd.envs.base import Score, Step, Task
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.skills.skill import Skill
+from skillsd.system.files import read_text
+from skillsd.types import Score, Skill, Step, Task
 
 #: Seconds that the evaluator may take.
 _JUDGE = 60.0
@@ -35,8 +36,9 @@ class AppWorldTasks:
     ``data/`` in it. ``servers``: episodes at a time; each holds one engine process of some 400 MiB. ``timeout``:
     seconds that one block may run. ``max_output``: characters of its output that the agent sees. ``prompt``: ``agent``,
     ``short``, or a Jinja file of your own. ``keep``: a folder for the databases that each task's last episode left, as
-    AppWorld's own evaluator reads them. Raises :class:`UsageError` for a wrong option, an engine that is not
-    installed, and data that are missing or half-built.
+    AppWorld's own evaluator reads them. ``allow_unconfined``: run agents' code also where the system does not keep it
+    from files, the network and other processes. Raises :class:`UsageError` for a wrong option, a system that cannot,
+    an engine that is not installed, and data that are missing or half-built.
     """
 
     name = "appworld"
@@ -50,6 +52,7 @@ class AppWorldTasks:
         max_output: int = 4000,
         prompt: str = "agent",
         keep: str | None = None,
+        allow_unconfined: bool = False,
     ) -> None:
         for option, value in (("max_turns", max_turns), ("servers", servers), ("max_output", max_output)):
             if not (isinstance(value, int) and value >= 1):
@@ -60,6 +63,10 @@ class AppWorldTasks:
         self.root, self.max_episodes = data_root(data), servers
         self.template, self.keep = prompt_template(prompt), Path(keep).expanduser().absolute() if keep else None
         self._opening = threading.Lock()
+        if allow_unconfined not in (True, False):
+            raise UsageError(f"appworld: allow_unconfined must be true or false, not {allow_unconfined!r}")
+        if not allow_unconfined and is_installed():
+            require_confinement(find_engine())
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The tasks of ``split``, in the order of its file. Raises :class:`UsageError` for an unknown one."""
@@ -86,6 +93,10 @@ class AppWorldTasks:
         """The engine's processes, started when they are first needed."""
         with self._opening:
             return self._pool
+
+    def rules(self) -> AppWorldRules:
+        """What tells the skill of an episode: it reads the agent's code and what it was answered."""
+        return AppWorldRules()
 
     def reference(self, task: Task) -> Skill:
         """The pack's own solution as a skill. Raises :class:`SkillSDError` for tasks that come without one."""
@@ -202,6 +213,8 @@ class AppWorldEnvironment:
         if failed:
             text = _UNDERLINE.sub("", text)
         events = ["error"] if failed else []
+        if answer["refused"]:
+            self.forfeited, events = True, [*events, "refused"]
         if failed and "MemoryError" in text[-200:]:
             self.forfeited, events = True, ["killed"]
         completed = bool(answer["completed"])
@@ -220,11 +233,11 @@ def _failed(reason: str) -> str:
 
 def prompt_template(name: str) -> jinja2.Template:
     """A prompt of ours by name, or a Jinja file. Raises :class:`UsageError` if it is neither."""
-    path = _PROMPTS / f"{name}.md" if (_PROMPTS / f"{name}.md").is_file() else Path(name).expanduser()
+    ours = _PROMPTS / f"{name}.md"
     try:
-        text = path.read_text("utf-8")
+        text = read_text(ours if ours.is_file() else name)
         return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)
-    except (OSError, UnicodeDecodeError, jinja2.TemplateError) as error:
+    except (UsageError, jinja2.TemplateError) as error:
         raise UsageError(
             f"appworld: prompt {name!r} is neither agent, short nor a readable Jinja file ({error})"
         ) from None

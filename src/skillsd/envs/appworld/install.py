@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from skillsd.cache import cache_folder
 from skillsd.errors import SkillSDError, UsageError
+from skillsd.system.cache import cache_folder
 
 #: Pythons that the engine's pinned libraries have wheels for.
 PYTHONS = ((3, 11), (3, 12))
@@ -35,9 +35,14 @@ class Engine:
     cache: Path
 
 
+def is_installed() -> bool:
+    """Whether the engine of :func:`home` was wholly set up."""
+    return (home() / "venv" / _DONE).is_file()
+
+
 def find_engine() -> Engine:
     """The engine of :func:`home`. Raises :class:`UsageError` if it was not (wholly) set up."""
-    if not (home() / "venv" / _DONE).is_file():
+    if not is_installed():
         raise UsageError(f"no AppWorld engine in {home()}: run `skillsd appworld setup` (or set SKILLSD_APPWORLD_HOME)")
     return Engine(home() / "venv" / "bin" / "python", home() / "cache")
 
@@ -65,7 +70,7 @@ def setup(tell: Callable[[str], None], *, data: bool = True, python: str | None 
     not raised.
     """
     folder = home()
-    if not (folder / "venv" / _DONE).is_file():
+    if not is_installed():
         _install(folder, python or _python(), tell)
     else:
         tell(f"engine: already in {folder / 'venv'}")
@@ -74,45 +79,33 @@ def setup(tell: Callable[[str], None], *, data: bool = True, python: str | None 
         _fetch(folder, tell)
 
 
-def state(start: bool = False) -> dict[str, Any]:
-    """What is set up; with ``start`` also what confines an agent here, for which a server is started."""
-    found: dict[str, Any] = {"home": str(home())}
-    try:
-        engine = find_engine()
-        found["engine"] = (
-            _run([str(engine.python), "-m", "pip", "show", "appworld"], "pip").split("\n")[1].removeprefix("Version: ")
+def require_confinement(engine: Engine) -> None:
+    """Raise :class:`UsageError` where the system cannot keep an agent's code to itself."""
+    lacking = [name for name, held in _confinement(engine.python).items() if not held]
+    if lacking:
+        raise UsageError(
+            f"appworld: this system cannot keep agents' code away from {', '.join(lacking)} (that takes Linux 5.13 or "
+            "newer with Landlock and seccomp): use another machine, or, in a container of its own or for a model that "
+            "you trust, set env.options.allow_unconfined=true"
         )
-    except SkillSDError as error:
-        return {**found, "engine": str(error), "ok": False}
-    for data in ("pack", "official"):
-        try:
-            names = sorted(path.stem for path in (data_root(data) / "data" / "datasets").glob("*.txt"))
-            found[data] = f"there, with the splits {', '.join(names)}"
-        except UsageError as error:
-            found[data] = str(error) if (home() / data).is_dir() else "not there"
-    found["ok"] = found["pack"].startswith("there") or found["official"].startswith("there")
-    if start and found["ok"]:
-        from skillsd.envs.appworld.servers import Pool
 
-        pool = Pool(engine, data_root("pack" if found["pack"].startswith("there") else "official"), 1)
-        try:
-            with pool.lend() as server:
-                held = [name for name, there in server.state.items() if there]
-            found["confined"] = f"agents' code has no access to {' or '.join(held) or 'nothing (no sandbox here)'}"
-        finally:
-            pool.close()
-    return found
+
+@cache
+def _confinement(python: Path) -> dict[str, bool]:
+    """What would be held in a process of the engine's: one tries it on itself."""
+    found = run([str(python), str(_HERE / "engine" / "confine.py")], "trying what confines an agent here")
+    return dict(json.loads(found))
 
 
 def build_pack(tell: Callable[[str], None]) -> None:
     """Build our task pack unless it is there as these sources make it. Raises :class:`SkillSDError`."""
     engine, script, root = find_engine(), _HERE / "pack" / "build.py", home() / "pack"
-    digest = _run([str(engine.python), str(script), "--digest"], "reading the pack's sources").strip()
+    digest = run([str(engine.python), str(script), "--digest"], "reading the pack's sources").strip()
     if (root / "pack.json").is_file() and json.loads((root / "pack.json").read_text("utf-8")).get("digest") == digest:
         tell(f"pack: already in {root}")
         return
     tell("pack: building the tasks (a minute or so)")
-    _run([str(engine.python), str(script), "--root", str(root)], "building the pack", cache=engine.cache)
+    run([str(engine.python), str(script), "--root", str(root)], "building the pack", cache=engine.cache)
     tell(f"pack: {len(json.loads((root / 'pack.json').read_text('utf-8'))['tasks'])} tasks in {root}")
 
 
@@ -132,12 +125,12 @@ def _install(folder: Path, python: str, tell: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SkillSDError(f"{folder} cannot be made ({error.strerror})") from None
-    _run([python, "-m", "venv", str(folder / "venv")], "making a virtual environment")
+    run([python, "-m", "venv", str(folder / "venv")], "making a virtual environment")
     own = str(folder / "venv" / "bin" / "python")
     pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    _run([*pip, "-r", str(_HERE / "requirements.txt")], "installing the engine with pip")
+    run([*pip, "-r", str(_HERE / "requirements.txt")], "installing the engine with pip")
     tell("engine: unpacking it")
-    _run([own, "-m", "appworld.cli", "install"], "unpacking the engine", cache=folder / "cache")
+    run([own, "-m", "appworld.cli", "install"], "unpacking the engine", cache=folder / "cache")
     (folder / "venv" / _DONE).touch()
 
 
@@ -151,7 +144,7 @@ def _fetch(folder: Path, tell: Callable[[str], None]) -> None:
     part.mkdir()
     command = [str(own), "-m", "appworld.cli", "download", "data", "--root", str(part)]
     try:
-        _run(command, "fetching", cache=folder / "cache", timeout=600)
+        run(command, "fetching", cache=folder / "cache", timeout=600)
         if not (part / "data" / "datasets").is_dir():
             raise SkillSDError("nothing usable came")
     except SkillSDError as error:
@@ -164,7 +157,7 @@ def _fetch(folder: Path, tell: Callable[[str], None]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _run(command: Sequence[str], what: str, *, cache: Path | None = None, timeout: float = 1800) -> str:
+def run(command: Sequence[str], what: str, *, cache: Path | None = None, timeout: float = 1800) -> str:
     """The output of ``command``. Raises :class:`SkillSDError` with the last line of what it said."""
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     if cache is not None:

@@ -23,6 +23,7 @@ import httpx2
 
 from skillsd.envs.appworld.install import Engine
 from skillsd.errors import SkillSDError
+from skillsd.system.web import certificates
 
 #: A world leaks about 1 MiB: after so many, a server is replaced.
 EPISODES = 100
@@ -58,8 +59,9 @@ class Server:
             stdin=subprocess.PIPE, stdout=self.log, stderr=subprocess.STDOUT, env=env, cwd=temporary,
             start_new_session=True,
         )  # fmt: skip
-        transport = httpx2.HTTPTransport(uds=str(folder / "socket"))
-        self.client = httpx2.Client(base_url="http://appworld", transport=transport)
+        address = "http://appworld"
+        transport = httpx2.HTTPTransport(verify=certificates(address), uds=str(folder / "socket"))
+        self.client = httpx2.Client(base_url=address, transport=transport)
         self.state = self._wait()
 
     def post(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rules of Sokoban on a text board (glyphs of PAPER section 5)."""
+"""The rules of Sokoban on a text board (the paper's glyphs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New levels by reverse play (the idea of gym-sokoban, PAPER section 5), certified by the solver."""
+"""New levels by reverse play (the idea of gym-sokoban), certified by the solver."""
 
 from __future__ import annotations
 

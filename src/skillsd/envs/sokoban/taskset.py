@@ -9,22 +9,24 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from rich.text import Text
 
-from skillsd.envs.base import Score, Step, Task
 from skillsd.envs.sokoban.game import DIRECTIONS, GLYPHS, Board, canonical_hash, read_boxoban
 from skillsd.envs.sokoban.generate import generate
 from skillsd.envs.sokoban.make_levels import SPLITS
+from skillsd.envs.sokoban.rules import SokobanRules, describe_solution
 from skillsd.envs.sokoban.solver import best_moves, distances, solve
 from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action, parse_action
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.seeding import derive_seed
-from skillsd.skills.skill import Skill
+from skillsd.system.files import read_text
+from skillsd.types import Score, Skill, Step, Task
 
+#: Bytes of a file of levels.
+_LARGEST = 100_000_000
 _MAX_TURNS = {"paper": 40, "one_box": 20}
 _STYLES = {"#": "grey50", "_": "grey30", "O": "red", "X": "yellow", "T": "green", "P": "bold cyan", "S": "bold cyan"}
 _COLOURS = {"#": "#6b7280", "X": "#d97706", "T": "#16a34a", "P": "#2563eb", "S": "#2563eb"}
@@ -112,10 +114,12 @@ class SokobanTasks:
         """A new environment."""
         return Sokoban()
 
+    def rules(self) -> SokobanRules:
+        """What tells the skill of an episode: it replays the moves."""
+        return SokobanRules()
+
     def reference(self, task: Task) -> Skill:
         """The solver's shortest solution, told as the rules summariser tells any success."""
-        from skillsd.skills.summarize.sokoban_rules import describe_solution
-
         level = str(task.data["level"])
         moves = solve(Board(level))
         if moves is None:
@@ -239,9 +243,10 @@ class Generated(Sequence[Task]):
 
 def _boxoban(path: str) -> list[Task]:
     try:
-        levels = read_boxoban(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no possible path
+        text = read_text(path, _LARGEST)
+    except UsageError as error:
         raise UsageError(f"sokoban: level file {path!r} cannot be read ({error})") from None
+    levels = read_boxoban(text)
     # The name is the content's, so that skills follow a level into another file (but not a turned one: they name
     # directions and cells). A level that comes again gets a number.
     copies: Counter[str] = Counter()

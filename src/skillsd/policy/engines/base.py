@@ -11,11 +11,15 @@ import numpy as np
 
 @dataclass
 class Request:
-    """The next turn of one episode. ``ids`` is its whole history; an engine may cache any prefix of it."""
+    """The next turn of one episode. ``ids`` is its whole history; an engine may cache any prefix of it.
+
+    ``most``: tokens that history and turn may have together; None: as many as the engine allows.
+    """
 
     episode: Hashable
     ids: list[int]
     rng: np.random.Generator
+    most: int | None = None
 
 
 @dataclass
@@ -34,6 +38,8 @@ class Engine(Protocol):
 
     #: Whether every live episode must be among the requests of a call. If not, calls may come from many threads.
     lockstep: bool
+    #: Tokens that an episode may have in all; None: no limit but the rollout's.
+    max_length: int | None
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """One turn for each request, in order."""

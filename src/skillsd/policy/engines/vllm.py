@@ -31,6 +31,11 @@ from skillsd.errors import SkillSDError, UsageError
 from skillsd.policy.chat import ChatFormat
 from skillsd.policy.engines.base import Generation, Request
 from skillsd.policy.loading import Policy
+from skillsd.policy.lora import as_in_files
+from skillsd.policy.positions import position_limit
+from skillsd.system.redact import Redactor
+from skillsd.system.terminal import printable
+from skillsd.system.web import certificates
 
 #: Name of the model in the server.
 MODEL = "policy"
@@ -40,6 +45,7 @@ class VLLMEngine:
     """Turns of single episodes, from any thread. ``temperature`` 0 is greedy."""
 
     lockstep = False
+    max_length: int | None = None  # the server was started with room for all
 
     def __init__(self, server: VLLMClient, chat: ChatFormat, *, temperature: float, max_new_tokens: int) -> None:
         self.server, self.temperature, self.max_new_tokens = server, temperature, max_new_tokens
@@ -57,6 +63,7 @@ class VLLMEngine:
         """Nothing to do: the server frees what it needs the room for."""
 
     def _generate(self, request: Request) -> Generation:
+        room = self.max_new_tokens if request.most is None else request.most - len(request.ids)
         answer = self.server.post(
             "/v1/completions",
             {
@@ -66,7 +73,7 @@ class VLLMEngine:
                 "temperature": self.temperature,
                 "top_p": 1.0,
                 "top_k": 0,
-                "max_tokens": self.max_new_tokens,
+                "max_tokens": min(self.max_new_tokens, room),
                 "stop_token_ids": sorted(self.stop_ids),
                 "logprobs": 0,
                 "return_token_ids": True,
@@ -93,9 +100,10 @@ class VLLMClient:
         # The server drops connections that were idle for 5 s; ours are given up before.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=connections, keepalive_expiry=2.0)
         url, key = (where if config.url else "http://vllm"), os.environ.get("VLLM_API_KEY")
+        self.hide = Redactor(key)
         self.client = httpx2.Client(
             base_url=url,
-            transport=httpx2.HTTPTransport(uds=None if config.url else where, limits=limits),
+            transport=httpx2.HTTPTransport(verify=certificates(url), uds=None if config.url else where, limits=limits),
             timeout=httpx2.Timeout(config.request_timeout, connect=10.0),
             headers={"Authorization": f"Bearer {key}"} if config.url and key else {},
         )
@@ -118,7 +126,8 @@ class VLLMClient:
             reason = self.fate(wait=2.0) or f"the server cannot be reached ({type(error).__name__})"
             raise SkillSDError(f"vllm: {reason}; go on with --resume") from None
         if answer.status_code != 200:
-            raise SkillSDError(f"vllm: {path} answered {answer.status_code}: {' '.join(answer.text.split())[:200]}")
+            said = printable(self.hide(answer.text), lines=False)[:200]
+            raise SkillSDError(f"vllm: {path} answered {answer.status_code}: {said}")
         try:
             found = answer.json()
         except ValueError:
@@ -167,9 +176,11 @@ class VLLMFeeder(VLLMClient):
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
             settings = copy.deepcopy(self.policy.model.config)
-            settings.tie_word_embeddings = False
+            for config in (settings, settings.get_text_config()):
+                config.tie_word_embeddings = False
             settings.save_pretrained(target)
-            save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+            files = as_in_files(self.policy.model, weights)
+            save_file(files, target / "model.safetensors", metadata={"format": "pt"})
             if not self.loads:
                 self.policy.tokenizer.save_pretrained(target)
         except (OSError, SafetensorError) as error:
@@ -283,7 +294,7 @@ class VLLMServer(VLLMFeeder):
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         words = [
-            self.config.python, "-m", "vllm.entrypoints.openai.api_server", "--uds", self.where,
+            os.path.expanduser(self.config.python), "-m", "vllm.entrypoints.openai.api_server", "--uds", self.where,
             "--model", *arguments, *self.config.args,
         ]  # fmt: skip
         env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -302,12 +313,11 @@ class VLLMServer(VLLMFeeder):
 
 def _positions(rollout: RolloutConfig, policy: Policy) -> int:
     """What the server must have room for. Raises :class:`UsageError` if the model has not."""
-    needed = rollout.max_tokens + rollout.max_new_tokens
-    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None) or needed
+    needed = rollout.max_tokens
+    positions = position_limit(policy.model) or needed
     if needed > positions:
         raise UsageError(
-            f"vllm: rollout.max_tokens + rollout.max_new_tokens = {needed} is more than the model's {positions} "
-            "positions: lower rollout.max_tokens"
+            f"vllm: rollout.max_tokens = {needed} is more than the model's {positions} positions: lower it"
         )
     return needed
 

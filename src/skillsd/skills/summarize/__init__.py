@@ -1,38 +1,51 @@
-"""Trajectory to skill."""
+"""From a finished trajectory to a skill: by rules, by an LLM, or as it is.
+
+Uses the task set's own rules where it has them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skillsd.errors import UsageError
+from skillsd.envs.base import HasRules, TaskSet
+from skillsd.errors import SkillSDError, UsageError, reason, shown
 from skillsd.plugins import find
-from skillsd.skills.summarize.base import Summarizer, SummaryRequest
+from skillsd.types import Summarizer, SummaryRequest
 
 if TYPE_CHECKING:
     from skillsd.config import Config
     from skillsd.policy.loading import Policy
 
-__all__ = ["Summarizer", "SummaryRequest", "check_summarizer", "make_summarizer"]
+__all__ = ["Summarizer", "SummaryRequest", "check_knows", "check_summarizer", "make_summarizer"]
+
+
+#: What is told of a task set without rules.
+_NO_RULES = (
+    "brings no rules, as Sokoban and AppWorld do: set skills.summarizer to openai, policy, trajectory, or "
+    "module:Class of your own (docs/summarisers.md)"
+)
 
 
 def make_summarizer(
-    name: str, config: Config | None = None, *, policy: Policy | None = None, folder: Path | None = None
+    name: str,
+    config: Config | None = None,
+    *,
+    taskset: TaskSet | None = None,
+    policy: Policy | None = None,
+    folder: Path | None = None,
 ) -> Summarizer:
     """A summariser by its name (``skills.summarizer``; docs/summarisers.md), or a user's own as ``module:Class``.
 
-    ``openai`` and ``policy`` need ``config``; ``policy`` that policy too, with the weights that it is to use.
+    ``rules`` are those of ``taskset``. ``openai`` and ``policy`` need ``config``; ``policy`` that policy too, with the
+    weights that it is to use.
     ``folder``: where ``openai`` keeps its cache unless ``summarizer.cache`` says so; None: in memory. Raises
     :class:`UsageError` for another name, a class that makes no summariser, or settings that are missing.
     """
-    if name == "rules" and config is not None and config.env.name == "appworld":
-        from skillsd.skills.summarize.appworld_rules import AppWorldRules
-
-        return AppWorldRules()
     if name == "rules":
-        from skillsd.skills.summarize.sokoban_rules import SokobanRules
-
-        return SokobanRules()
+        if isinstance(taskset, HasRules):
+            return taskset.rules()
+        raise UsageError(f"skills.summarizer = rules: {taskset.name if taskset else 'no task set'} {_NO_RULES}")
     if name == "trajectory":
         from skillsd.skills.summarize.raw import RawTrajectory
 
@@ -62,16 +75,24 @@ def check_summarizer(config: Config) -> None:
             Endpoint(config.summarizer, SummaryStore(None))
 
 
+def check_knows(config: Config, taskset: TaskSet) -> None:
+    """Raise :class:`UsageError` where every summary would fail: ``rules`` with a task set that brings none."""
+    if config.spec.uses_bank and config.skills.summarizer == "rules" and not isinstance(taskset, HasRules):
+        raise UsageError(f"skills.summarizer = rules: env {shown(config.env.name)} {_NO_RULES}")
+
+
 def _own(name: str) -> Summarizer:
     if ":" not in name:
         raise UsageError(
-            f"skills.summarizer: unknown summariser {name!r}; known: rules, trajectory, openai, policy, "
+            f"skills.summarizer: unknown summariser {shown(name)}; known: rules, trajectory, openai, policy, "
             "or module:Class of your own"
         )
     try:
         made = find("skills.summarizer", name)()
-    except TypeError as error:
-        raise UsageError(f"skills.summarizer {name!r}: {error}") from None
+    except SkillSDError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"skills.summarizer {shown(name)} cannot be made: {reason(error)}") from None
     if not isinstance(made, Summarizer):
-        raise UsageError(f"skills.summarizer {name!r} made no summariser: it needs name and summarize(request)")
+        raise UsageError(f"skills.summarizer {shown(name)} made no summariser: it needs name and summarize(request)")
     return made

@@ -3,32 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from skillsd.envs.base import Task
 from skillsd.errors import SkillSDError
-from skillsd.skills.skill import Skill
-from skillsd.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class SummaryRequest:
-    """A finished trajectory (its conversation, result, number of steps, completion) and its task."""
-
-    trajectory: Trajectory
-    task: Task
-
-
-@runtime_checkable
-class Summarizer(Protocol):
-    """May be slow and may raise: it runs in the background, and a failure is counted, never fatal."""
-
-    name: str
-
-    def summarize(self, request: SummaryRequest) -> Skill:
-        """The skill that this trajectory teaches."""
-        ...
+from skillsd.types import Skill, Summarizer, SummaryRequest
 
 
 @runtime_checkable

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -17,41 +18,55 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from skillsd.errors import SkillSDError, UsageError
+from skillsd.skills.summarize import completion
+from skillsd.skills.summarize.completion import Answer, NoCompletion
 from skillsd.skills.summarize.store import SummaryStore
+from skillsd.system.redact import Redactor
+from skillsd.system.terminal import printable
+from skillsd.system.web import client, wait_for
 
 if TYPE_CHECKING:
     from skillsd.config import SummarizerConfig
+
+__all__ = ["Answer", "Endpoint", "EndpointError", "Message"]
 
 #: Bytes of an answer that are read; a skill has some thousands.
 MAX_BYTES = 4 << 20
 #: Seconds that a server may ask us to wait; beyond, the call fails at once.
 MAX_WAIT = 120.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+#: Characters of what a server complains about.
+_LONGEST = 200
+#: Statuses that cannot come of a field of the request: no key or money, too much or too late, a server that is not up.
+_NOT_OF_A_FIELD = {401, 402, 403, 407, 408, 409, 413, 425, 429, 503, 504}
 
 Message = dict[str, str]
 
 
 class EndpointError(SkillSDError):
-    """A call that brought no answer. ``passing``: worth another try, after ``retry_after`` seconds if that is known."""
+    """A call that brought no answer. ``passing``: worth another try, after ``retry_after`` seconds if that is known.
 
-    def __init__(self, text: str, status: int = 0, passing: bool = False, retry_after: float | None = None) -> None:
+    ``field``: the server may have refused a field of the request, or choked on it.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        status: int = 0,
+        passing: bool = False,
+        retry_after: float | None = None,
+        field: bool = False,
+    ) -> None:
         super().__init__(text)
-        self.status, self.passing, self.retry_after = status, passing, retry_after
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model wrote; ``cut``: it ran into the limit of tokens."""
-
-    text: str
-    cut: bool
+        self.status, self.passing, self.retry_after, self.field = status, passing, retry_after, field
 
 
 class Endpoint:
     """Calls with time-outs, retries and a budget; threads may share one.
 
     The key is read from the environment variable that ``api_key_env`` names, and is neither shown nor kept: wherever a
-    server repeats it, stars stand in its place. Raises :class:`UsageError` for settings that are missing.
+    server repeats it, stars stand in its place (``hide``). Raises :class:`UsageError` for settings that are missing or
+    that no request can hold, and for a proxy or certificates that cannot be used.
     """
 
     def __init__(self, settings: SummarizerConfig, store: SummaryStore) -> None:
@@ -61,10 +76,15 @@ class Endpoint:
         self.settings, self.store = settings, store
         self.counts: Counter[str] = Counter()
         self._key = read_key(settings.api_key_env)
+        self.hide = Redactor(self._key)
         self._lock = threading.Lock()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx2.Client(headers=headers, limits=httpx2.Limits(max_connections=None))
         self._url = f"{str(settings.base_url).rstrip('/')}/chat/completions"
+        try:
+            httpx2.URL(self._url)
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"summarizer.base_url: {error}") from None
+        self._client = client(self._url, headers=headers, limits=httpx2.Limits(max_connections=None), timeout=None)
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a metric."""
@@ -72,27 +92,38 @@ class Endpoint:
             self.counts[name] += amount
 
     def chat(self, messages: Sequence[Message], end: float, **more: Any) -> Answer:
-        """One completion, with retries, before ``end`` (monotonic seconds); ``more`` goes into the request.
+        """One completion, with retries, before ``end`` (monotonic seconds). ``more`` goes into the request, and is left
+        out as soon as the server seems to refuse it or to choke on it: the answer's ``refusal`` tells.
 
         Raises :class:`EndpointError`, or ``BudgetSpent``.
         """
+        settings, plain = self.settings, self._body(messages)
+        body, refusal, retries = {**more, **plain} if more else plain, None, 0
+        while True:
+            self.store.spend_call(settings.max_calls, settings.max_tokens)
+            self.count("calls")
+            try:
+                answer = self._call(body, min(end, time.monotonic() + settings.timeout))
+                return replace(answer, refusal=refusal)
+            except EndpointError as error:
+                again = error.passing and retries < settings.max_retries
+                if error.field and body != plain:
+                    body, refusal = plain, error
+                elif not again:
+                    raise
+                if again:
+                    self._wait(error, retries, end)
+                    self.count("call_retries")
+                    retries += 1
+
+    def _body(self, messages: Sequence[Message]) -> dict[str, Any]:
         settings = self.settings
-        body: dict[str, Any] = {"model": settings.model, "messages": list(messages), **more, **settings.extra}
+        body: dict[str, Any] = {"model": settings.model, "messages": list(messages), **settings.extra}
         if settings.temperature is not None:
             body.setdefault("temperature", settings.temperature)
         if "max_completion_tokens" not in body:
             body.setdefault("max_tokens", settings.answer_tokens)
-        for attempt in range(settings.max_retries + 1):
-            self.store.spend_call(settings.max_calls, settings.max_tokens)
-            self.count("calls")
-            try:
-                return self._call(body, min(end, time.monotonic() + settings.timeout))
-            except EndpointError as error:
-                if not error.passing or attempt == settings.max_retries:
-                    raise
-                self._wait(error, attempt, end)
-            self.count("call_retries")
-        raise AssertionError("unreachable")
+        return body
 
     def _wait(self, error: EndpointError, attempt: int, end: float) -> None:
         """Sleep before the next try: as long as the server asks, or longer every time; never in step with others."""
@@ -104,64 +135,71 @@ class Endpoint:
         time.sleep(seconds)
 
     def _call(self, body: Mapping[str, Any], end: float) -> Answer:
-        limit = self.settings.timeout
+        """One request, in all before ``end``."""
+        left = max(0.01, end - time.monotonic())
         try:
-            with self._client.stream("POST", self._url, json=body, timeout=max(0.01, end - time.monotonic())) as reply:
-                text = self._text(self._whole(reply.iter_bytes(), end))
-                if reply.status_code != 200:
-                    raise self._refusal(reply, text)
-        except httpx2.TimeoutException:
-            raise EndpointError(f"no answer from {self._url} within {limit:g} s", passing=True) from None
-        except (httpx2.RequestError, httpx2.InvalidURL) as error:
-            reason = self._hide(str(error)) or type(error).__name__
-            raise EndpointError(f"no answer from {self._url}: {reason}", passing=True) from None
-        return self._answer(text, body)
+            status, headers, data = wait_for(self._exchange(json.dumps(body).encode()), left)
+        except TimeoutError:
+            raise self._error(f"no answer from {self._url} within {left:.3g} s", passing=True) from None
+        except (httpx2.HTTPError, OSError) as error:
+            raise self._error(f"no answer from {self._url}: {_cause(error)}", passing=True) from None
+        text = self.hide(completion.decode(data))
+        tree = completion.parse(text)
+        if status != 200:
+            said = " ".join(completion.complaint(tree).split())[:_LONGEST]
+            text = f"HTTP {status}: {said}{self._hint(status, headers)}"
+            raise self._error(text, status, completion.may_pass(status), headers, told=True)
+        self._spend(completion.tokens(tree) or 0)
+        try:
+            answer = completion.answer(tree)
+        except NoCompletion as error:
+            if not error.told and "\ufffd" in text:
+                raise self._error("the server's answer is not UTF-8") from None
+            raise self._error(str(error), error.status, error.told and error.passing, headers, error.told) from None
+        if completion.tokens(tree) is None:  # a server that does not count: 4 characters are about a token
+            self._spend((len(json.dumps(body["messages"])) + len(text)) // 4)
+        return replace(answer, text=self.hide(answer.text))
 
-    def _whole(self, chunks: Iterator[bytes], end: float) -> bytes:
+    def _spend(self, tokens: int) -> None:
+        self.count("tokens", tokens)
+        self.store.spend_tokens(tokens)
+
+    async def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body of the answer."""
         data = bytearray()
-        for chunk in chunks:
-            data += chunk
-            if len(data) > MAX_BYTES:
-                raise EndpointError(f"the server's answer is larger than {MAX_BYTES >> 20} MiB")
-            if time.monotonic() > end:  # the client's own time-out is for each piece
-                raise httpx2.ReadTimeout("too slow")
-        return bytes(data)
+        headers = {"Content-Type": "application/json"}
+        async with self._client.stream("POST", self._url, content=body, headers=headers) as reply:
+            async for chunk in reply.aiter_bytes():
+                data += chunk
+                if len(data) > MAX_BYTES:
+                    raise self._error(f"the server's answer is larger than {MAX_BYTES >> 20} MiB")
+        return reply.status_code, reply.headers, bytes(data)
 
-    def _text(self, data: bytes) -> str:
-        try:
-            return self._hide(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise EndpointError("the server's answer is not UTF-8") from None
+    def _error(
+        self,
+        text: str,
+        status: int = 0,
+        passing: bool = False,
+        headers: Mapping[str, str] | None = None,
+        told: bool = False,
+    ) -> EndpointError:
+        """What went wrong, in one line that can be shown; ``told``: the server itself says so."""
+        return EndpointError(
+            printable(self.hide(text), lines=False),
+            status,
+            passing,
+            _retry_after(headers) if headers else None,
+            told and (status == 0 or status >= 400) and status not in _NOT_OF_A_FIELD,
+        )
 
-    def _hide(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-    def _refusal(self, reply: httpx2.Response, text: str) -> EndpointError:
-        status = reply.status_code
-        hint = {
+    @staticmethod
+    def _hint(status: int, headers: Mapping[str, str]) -> str:
+        if 300 <= status < 400:
+            return f"; it points to {headers.get('location', '')[:_LONGEST]}: is summarizer.base_url right?"
+        return {
             401: "; summarizer.api_key_env names the environment variable with the key",
             404: "; are summarizer.base_url (often it ends in /v1) and summarizer.model right?",
         }.get(status, "")
-        passing = status in (408, 409, 425, 429) or (status >= 500 and status != 501)
-        said = " ".join(_complaint(text).split())[:200]
-        return EndpointError(f"HTTP {status}: {said}{hint}", status, passing, _retry_after(reply.headers))
-
-    def _answer(self, text: str, body: Mapping[str, Any]) -> Answer:
-        try:
-            tree = json.loads(text)
-            choice = tree["choices"][0]
-            content = choice["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise EndpointError(f"the server's answer is no chat completion: {json.dumps(text[:60])}") from None
-        usage = tree.get("usage")
-        used = usage.get("total_tokens") if isinstance(usage, dict) else None
-        if not isinstance(used, int) or used < 0:  # a server that does not count: 4 characters are about a token
-            used = (len(json.dumps(body["messages"])) + len(text)) // 4
-        self.count("tokens", used)
-        self.store.spend_tokens(used)
-        if not isinstance(content, str):
-            raise EndpointError("the model answered nothing (a refusal, or only reasoning)")
-        return Answer(content, choice.get("finish_reason") == "length")
 
 
 def read_key(name: str | None) -> str | None:
@@ -176,16 +214,15 @@ def read_key(name: str | None) -> str | None:
     return key
 
 
-def _complaint(text: str) -> str:
-    """What a server says is wrong, in one of the shapes that servers use."""
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    for name in ("error", "message", "detail"):
-        if isinstance(tree, dict) and name in tree:
-            tree = tree[name]
-    return tree if isinstance(tree, str) else json.dumps(tree)
+def _cause(error: BaseException) -> str:
+    """Why a connection failed, as the system says it; libraries wrap that."""
+    deepest = error
+    while isinstance(deepest.__cause__ or deepest.__context__, Exception):
+        deepest = deepest.__cause__ or deepest.__context__  # type: ignore[assignment]
+    if isinstance(deepest, OSError) and deepest.errno and deepest.errno > 0 and not isinstance(deepest, ssl.SSLError):
+        return os.strerror(deepest.errno)
+    text = str(error) or str(deepest) or type(error).__name__
+    return f"{text}; SSL_CERT_FILE may name the certificates to trust" if "CERTIFICATE_VERIFY" in text else text
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

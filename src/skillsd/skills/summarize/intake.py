@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skillsd.config import SkillsConfig
-from skillsd.envs.base import Task
+from skillsd.errors import SkillSDError
 from skillsd.skills.bank import SkillBank, Source
-from skillsd.skills.summarize.base import Metered, Summarizer, SummaryRequest
+from skillsd.skills.summarize.base import Metered
 from skillsd.skills.summarize.queue import Summary, make_queue
-from skillsd.trajectory import Trajectory
+from skillsd.types import Summarizer, SummaryRequest, Task, Trajectory
 
 #: Seconds that a run which never waits for its summariser (``skills.wait=false``) gives it at the very end.
 LAST_SUMMARIES = 60.0
@@ -20,7 +20,7 @@ _LINES = 3
 
 
 def best_of_each_task(trajectories: Sequence[Trajectory], limit: int) -> list[Trajectory]:
-    """At most ``limit`` a task (0: all): the best reward first, then the shortest (PAPER, gap "backlog")."""
+    """At most ``limit`` a task (0: all): the best reward first, then the shortest (the paper does not say)."""
     if limit == 0:
         return list(trajectories)
     groups: dict[str, list[Trajectory]] = {}
@@ -138,7 +138,11 @@ class Intake:
         """Go on from :meth:`state`, if it is there; ``find`` reads trajectories by their ids."""
         failed = state.get("failed", {})
         self.retries.failures, self.retries.waiting = failed.get("failures", {}), find(failed.get("waiting", []))
-        self._submit(find(state.get("pending", [])))
+        pending = find(state.get("pending", []))
+        for trajectory in (*self.retries.waiting, *pending):
+            if trajectory.task_id not in self.tasks:
+                raise SkillSDError(f"trajectory {trajectory.id}: its task is gone; put the task set back as it was")
+        self._submit(pending)
 
     def _submit(self, trajectories: Sequence[Trajectory]) -> None:
         self.queue.submit([SummaryRequest(t, self.tasks[t.task_id]) for t in trajectories])

@@ -9,16 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from skillsd.errors import SkillSDError
-from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.base import SummaryRequest
 from skillsd.skills.summarize.endpoint import Answer, Endpoint, EndpointError, Message
 from skillsd.skills.summarize.prompting import FIELDS, Prompt, read_skill
 from skillsd.skills.summarize.store import SummaryStore
+from skillsd.types import Skill, SummaryRequest
 
 if TYPE_CHECKING:
     from skillsd.config import SummarizerConfig
 
-#: Seconds for one summary in all; the queue gives up a little later.
+#: Seconds for one summary in all, or what two calls may take; the queue gives up a little later.
 SECONDS = 570.0
 #: What strict structured output understands everywhere (no lengths: not every server knows them).
 SCHEMA: dict[str, Any] = {
@@ -34,8 +33,6 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }
-#: Statuses with which servers refuse a field of the request.
-_NOT_OFFERED = (400, 404, 415, 422, 501)
 
 
 class OpenAISummarizer:
@@ -47,9 +44,9 @@ class OpenAISummarizer:
     name = "openai"
 
     def __init__(self, settings: SummarizerConfig, store: SummaryStore) -> None:
-        self.settings, self.store = settings, store
+        self.settings, self.store, self.seconds_each = settings, store, max(SECONDS, 2 * settings.timeout)
         self.endpoint, self.prompt = Endpoint(settings, store), Prompt(settings.prompt)
-        self._structured = settings.json_schema
+        self._structured, self._failed = settings.json_schema, 0
         self._notes: list[str] = []
         self._lock = threading.Lock()
 
@@ -61,10 +58,10 @@ class OpenAISummarizer:
             "content": self.prompt.render(trajectory, self.settings.conversation_chars),
         }
         key = self._cache_key(trajectory.digest(), question)
-        if (found := self.store.get(key)) is not None:
+        if (found := self._kept(key)) is not None:
             self.endpoint.count("cache_hits")
-            return Skill.parse(found)
-        skill = self._ask(question, time.monotonic() + SECONDS)
+            return found
+        skill = self._ask(question, time.monotonic() + self.seconds_each)
         try:
             self.store.put(key, skill.model_dump_json())
         except SkillSDError as error:  # a full disk: what was paid for is still of use
@@ -79,6 +76,17 @@ class OpenAISummarizer:
         counts, self.endpoint.counts = self.endpoint.counts, type(self.endpoint.counts)()
         return {f"summarizer_{name}": counts[name] for name in names}, notes
 
+    def _kept(self, key: str) -> Skill | None:
+        """What the cache has; an entry that came to harm is dropped, and told."""
+        if (found := self.store.get(key)) is None:
+            return None
+        try:
+            return Skill.parse(found)
+        except SkillSDError as error:
+            self._note(f"summarizer.cache: {self.store.path}: a damaged entry is asked for again ({error})")
+            self.store.forget(key)
+            return None
+
     def _cache_key(self, digest: str, question: Message) -> str:
         """A trajectory by its hash, its outcome (in the question), and which model we ask, how; servers may move."""
         s = self.settings
@@ -86,43 +94,41 @@ class OpenAISummarizer:
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
     def _ask(self, question: Message, end: float) -> Skill:
-        answer = self._structured_chat([question], end)
+        answer = self._chat([question], end)
         try:
-            return _read(answer, question)
+            return self._read(answer, question)
         except SkillSDError as error:
             self.endpoint.count("second_asks")
             complaint = f"That cannot be used: {error}. Answer again, briefly, with the JSON object alone."
             bad: Message = {"role": "assistant", "content": answer.text[:4000] or "(nothing)"}
-            return _read(self._structured_chat([question, bad, {"role": "user", "content": complaint}], end), question)
+            return self._read(self._chat([question, bad, {"role": "user", "content": complaint}], end), question)
 
-    def _structured_chat(self, messages: list[Message], end: float) -> Answer:
+    def _chat(self, messages: list[Message], end: float) -> Answer:
+        """With structured output, until it is clear that the server has none: it says so, or fails twice in a row."""
         if not self._structured:
             return self.endpoint.chat(messages, end)
-        try:
-            return self.endpoint.chat(messages, end, response_format=SCHEMA)
-        except EndpointError as error:
-            if error.status not in _NOT_OFFERED:
-                raise
-            refused = error
-        try:
-            answer = self.endpoint.chat(messages, end)
-        except EndpointError:
-            raise refused from None  # it was not the schema
-        if self._structured:
-            self._structured = False
-            self._note(f"the summariser's server offers no JSON-schema output, asking without it ({refused})")
+        answer = self.endpoint.chat(messages, end, response_format=SCHEMA)
+        refusal = answer.refusal
+        with self._lock:
+            self._failed = self._failed + 1 if refusal else 0
+            off = isinstance(refusal, EndpointError) and (not refusal.passing or self._failed >= 2)
+            told = off and self._structured
+            self._structured = self._structured and not off
+        if told:
+            self._note(f"the summariser's server offers no JSON-schema output, asking without it ({refusal})")
         return answer
+
+    def _read(self, answer: Answer, question: Message) -> Skill:
+        try:
+            skill = read_skill(answer.text, question["content"], answer.cut)
+        except SkillSDError as error:
+            if answer.cut:
+                raise SkillSDError(f"the answer was cut off at summarizer.answer_tokens; {error}") from None
+            raise
+        # Decoding JSON once more may have put together what was in pieces.
+        return Skill.parse({name: self.endpoint.hide(text) for name, text in skill.model_dump().items()})
 
     def _note(self, text: str) -> None:
         with self._lock:
             if text not in self._notes:
                 self._notes.append(text)
-
-
-def _read(answer: Answer, question: Message) -> Skill:
-    try:
-        return read_skill(answer.text, question["content"])
-    except SkillSDError as error:
-        if answer.cut:
-            raise SkillSDError(f"the answer was cut off at summarizer.answer_tokens; {error}") from None
-        raise

@@ -12,10 +12,10 @@ from skillsd.errors import SkillSDError
 from skillsd.policy.engines.base import Generation, Request
 from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import Policy, precision
+from skillsd.policy.positions import position_limit
 from skillsd.seeding import derive_seed
-from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.base import SummaryRequest
 from skillsd.skills.summarize.prompting import FIELDS, Prompt, read_skill
+from skillsd.types import Skill, SummaryRequest
 
 #: The answer's beginning is put into the model's mouth: small models would chat first.
 OPENING = f'{{"{FIELDS[0]}": "'
@@ -37,8 +37,7 @@ class PolicySummarizer:
         self.prompt = Prompt(self.settings.prompt)
         self.counts: Counter[str] = Counter()
         self.opening = list(policy.tokenizer(OPENING, add_special_tokens=False).input_ids)
-        positions = getattr(policy.model.config, "max_position_embeddings", None) or 1 << 20
-        self.room = positions - self.settings.answer_tokens
+        self.room = (position_limit(policy.model) or 1 << 20) - self.settings.answer_tokens
 
     def summarize(self, request: SummaryRequest) -> Skill:
         """One skill. Raises :class:`SkillSDError` where the answer is none."""
@@ -98,6 +97,7 @@ class PolicySummarizer:
 
     def _read(self, answer: Generation, asked: list[int]) -> Skill | SkillSDError:
         try:
-            return read_skill(OPENING + self.policy.chat.decode(answer.ids), self.policy.chat.decode(asked))
+            text = OPENING + self.policy.chat.decode(answer.ids)
+            return read_skill(text, self.policy.chat.decode(asked), cut=not answer.ended)
         except SkillSDError as error:
             return error if answer.ended else SkillSDError(f"cut off at summarizer.answer_tokens; {error}")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from pathlib import Path
 from string import Template
 
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.skills.skill import Skill
-from skillsd.trajectory import Trajectory
+from skillsd.skills.summarize.completion import mend, parse
+from skillsd.skills.summarize.thoughts import holders, objects
+from skillsd.system.files import read_text
+from skillsd.types import Skill, Trajectory
 
 PLACEHOLDERS = ("conversation", "result", "steps", "completion")
 FIELDS = tuple(Skill.model_fields)
 #: Characters of an answer that are looked at; three fields of the greatest length fit.
 MAX_ANSWER = 100_000
-#: Braces at which a JSON object is tried.
-_TRIES = 20
 #: Characters from which on a text that the question holds too is no coincidence.
 _REPEATED = 40
 _RESULTS = {"done": "failure", "turn_limit": "failure, out of turns", "token_limit": "failure, out of tokens"}
@@ -31,8 +30,8 @@ class Prompt:
     def __init__(self, path: str | None = None) -> None:
         where = f"summarizer.prompt: {path}"
         try:
-            text = (Path(path).expanduser() if path else resources.files(__package__) / "prompt.md").read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path) if path else (resources.files(__package__) / "prompt.md").read_text("utf-8")
+        except UsageError as error:
             raise UsageError(f"{where}: cannot be read ({error})") from None
         self._template = Template(text)
         if not self._template.is_valid():
@@ -82,36 +81,46 @@ def _shorten(text: str, limit: int) -> str:
     return f"{text[:half]}\n[{len(text) - 2 * half} characters were left out here]\n{text[-half:]}"
 
 
-def read_skill(answer: str, question: str = "") -> Skill:
-    """The skill in an LLM's answer: a JSON object with the three fields, whatever stands around it.
+def read_skill(answer: str, question: str = "", cut: bool = False) -> Skill:
+    """The skill in an LLM's answer: the last whole JSON object with the three fields that stands in no thought.
 
-    Fences, reasoning, text before or behind, raw line breaks in strings, further keys, and lists of sentences are
-    forgiven; half an answer, or one that repeats ``question`` as small models do, is not. Raises
-    :class:`SkillSDError` with one line that says what is wrong.
+    Fences, text before or behind, raw line breaks in strings, further keys, objects around it, halves of characters,
+    and lists of sentences are forgiven; half an answer, or one that repeats ``question`` as small models do, is not. Of
+    one that was ``cut`` off by the limit of tokens, an object with words on both sides may be a draft, and does not
+    count. Raises :class:`SkillSDError` with one line that says what is wrong.
     """
-    text = answer.rpartition("</think>")[2].strip()
+    text = mend(answer).strip()
     if len(text) > MAX_ANSWER:
         raise SkillSDError(f"the answer has {len(text)} characters")
-    decoder = json.JSONDecoder(strict=False)
-    reason, start = "the answer holds no whole JSON object", -1
-    for _ in range(_TRIES):
-        if (start := text.find("{", start + 1)) < 0:
-            break
+    while isinstance(inner := parse(text), str) and inner != text:  # encoded once more than it should be
+        text = mend(inner).strip()
+    found, refused = objects(text, cut), None
+    reason = "the answer holds no whole JSON object"
+    if found is None:
+        found, reason = [], "the answer is a thought that never ends"
+    elif cut and found and not found[-1].finished(text):
+        found, reason = [], "the answer ends in the middle"
+    for tree in reversed([tree for one in found if not one.rejected for tree in holders(one.tree, FIELDS)]):
         try:
-            found, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        missing = [name for name in FIELDS if name not in found]
-        if not missing:
-            return Skill.parse({name: _words(name, found[name], question) for name in FIELDS})
-        reason = f"the answer's JSON object lacks {', '.join(missing)}"
-    raise SkillSDError(f"{reason}: {json.dumps(text[:60], ensure_ascii=False)}")
+            return Skill.parse({name: _words(name, tree[name], question) for name in FIELDS})
+        except SkillSDError as error:
+            refused = refused or error
+    if refused:
+        raise refused
+    if found and found[-1].rejected:
+        reason = "the answer's JSON object is introduced as a draft or a bad example"
+    elif found:
+        lacking = [name for name in FIELDS if name not in found[-1].tree]
+        reason = f"the answer's JSON object lacks {', '.join(lacking)}"
+    raise SkillSDError(f"{reason}: {json.dumps(text[:60])}")
 
 
 def _words(name: str, value: object, question: str) -> object:
     """Sentences in a list joined; a placeholder such as ``...`` is no text, nor is a piece of the question."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = " ".join(value)
+    if isinstance(value, str):
+        value = mend(value)
     if isinstance(value, str) and not any(map(str.isalnum, value)):
         raise SkillSDError(f"the answer's {name} holds no words")
     if isinstance(value, str) and len(value) >= _REPEATED and value in question:

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skillsd.errors import SkillSDError
-from skillsd.skills.skill import Skill
-from skillsd.skills.summarize.base import BatchSummarizer, Summarizer, SummaryRequest
-from skillsd.trajectory import Trajectory
+from skillsd.errors import reason
+from skillsd.skills.summarize.base import BatchSummarizer
+from skillsd.types import Skill, Summarizer, SummaryRequest, Trajectory
 
+#: Seconds that a summary may take; a summariser that needs longer says so (``seconds_each``), and gets some more.
+_LIMIT, _MORE = 600.0, 30.0
 #: Seconds between two looks at the clock while waiting.
 _POLL = 0.2
 
@@ -27,12 +28,6 @@ class Summary:
     ready: bool = False
 
 
-def _reason(failure: BaseException) -> str:
-    """One line. Our own errors speak for themselves."""
-    text = " ".join(str(failure).split())[:300]
-    return text if isinstance(failure, SkillSDError) else f"{type(failure).__name__}: {text}"
-
-
 class SummaryQueue:
     """Daemon threads work through the requests; :meth:`collect` hands results out in order of submission.
 
@@ -42,7 +37,9 @@ class SummaryQueue:
     trajectories wait to be handed out, more are refused, also as errors.
     """
 
-    def __init__(self, summarizer: Summarizer, workers: int = 2, max_pending: int = 4096, limit: float = 600.0) -> None:
+    def __init__(
+        self, summarizer: Summarizer, workers: int = 2, max_pending: int = 4096, limit: float = _LIMIT
+    ) -> None:
         self._summarizer = summarizer
         self._workers = workers
         self._max_pending = max_pending
@@ -139,7 +136,7 @@ class SummaryQueue:
         try:
             skill = self._summarizer.summarize(request)
         except BaseException as failure:  # even SystemExit: nobody else would hear of it in this thread
-            return None, _reason(failure)
+            return None, reason(failure, 300)
         if not isinstance(skill, Skill):
             return None, f"the summariser returned {type(skill).__name__}, not a Skill"
         return skill, None
@@ -161,7 +158,7 @@ class BoundaryQueue:
         except Exception as failure:  # memory, for one
             found = [failure] * len(requests)
         for request, result in zip(requests, found, strict=True):
-            skill, error = (result, None) if isinstance(result, Skill) else (None, _reason(result))
+            skill, error = (result, None) if isinstance(result, Skill) else (None, reason(result, 300))
             self._results.append(Summary(request.trajectory, skill, error, ready=True))
 
     def collect(self, wait: bool = False, timeout: float | None = None) -> list[Summary]:
@@ -183,7 +180,8 @@ def make_queue(summarizer: Summarizer, workers: int) -> SummaryQueue | BoundaryQ
     """The queue that suits ``summarizer``: in the background, at most ``workers`` at once, or at the boundary."""
     if isinstance(summarizer, BatchSummarizer):
         return BoundaryQueue(summarizer)
-    return SummaryQueue(summarizer, workers=workers)
+    limit = max(_LIMIT, getattr(summarizer, "seconds_each", 0.0) + _MORE)
+    return SummaryQueue(summarizer, workers=workers, limit=limit)
 
 
 def summarize_now(summarizer: Summarizer, requests: Sequence[SummaryRequest], workers: int) -> list[Summary]:

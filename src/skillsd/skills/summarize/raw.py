@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from skillsd.skills.skill import MAX_FIELD_CHARS, Skill
-from skillsd.skills.summarize.base import SummaryRequest
+from skillsd.types import MAX_FIELD_CHARS, Skill, SummaryRequest
 
 
 class RawTrajectory:
@@ -14,7 +13,7 @@ class RawTrajectory:
     def summarize(self, request: SummaryRequest) -> Skill:
         """The attempt in its own words."""
         trajectory = request.trajectory
-        messages = " ".join(turn.action.strip().strip("`").strip() for turn in trajectory.turns)
+        messages = " ".join(turn.action.strip().strip("`").strip() for turn in trajectory.turns).strip()
         result = "It solved it." if trajectory.success else f"It completed {trajectory.completion:.0%} of it."
         return Skill(
             success_analysis=f"An earlier attempt took {len(trajectory.turns)} turns at this task. {result}",

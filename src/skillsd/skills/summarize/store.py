@@ -29,20 +29,29 @@ class SummaryStore:
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self.path = path
+        self.path = None if path is None else Path(path).expanduser()
         self._lock = threading.Lock()
         with self._errors():
-            if path is not None:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-            name = ":memory:" if path is None else str(path)
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            name = ":memory:" if self.path is None else str(self.path)
             self._db = sqlite3.connect(name, timeout=30.0, isolation_level=None, check_same_thread=False)
+            self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            if self._db.execute("SELECT 1 FROM spent WHERE NOT (calls >= 0 AND tokens >= 0) OR "
+                                "typeof(calls) != 'integer' OR typeof(tokens) != 'integer'").fetchone():  # fmt: skip
+                raise sqlite3.DataError("what was spent is no number")
 
     def get(self, key: str) -> str | None:
-        """The skill (JSON) that was stored under ``key``."""
+        """The skill (JSON) that was stored under ``key``; where the file came to harm it may be any text."""
         with self._errors():
             row = self._db.execute("SELECT skill FROM summaries WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    def forget(self, key: str) -> None:
+        """Drop what is stored under ``key``."""
+        with self._errors():
+            self._db.execute("DELETE FROM summaries WHERE key = ?", (key,))
 
     def put(self, key: str, skill: str) -> None:
         """Keep ``skill``; what another process stored first stays."""
@@ -74,4 +83,6 @@ class SummaryStore:
             with self._lock:
                 yield
         except (sqlite3.Error, OSError) as error:
-            raise SkillSDError(f"summarizer.cache: {self.path} cannot be used ({error})") from None
+            raise SkillSDError(
+                f"summarizer.cache: {self.path} cannot be used ({error}); if it is damaged, move it away"
+            ) from None

@@ -6,12 +6,17 @@ Run by the engine's Python, which has no skillsd. Each layer is used where the s
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from syscalls import refuse
+
+#: What an agent's code has no access to, where the system can see to that.
+HELD = ("files", "network", "sockets", "processes")
 #: Bytes of address space, and of the largest file that may be written.
 MEMORY = 4 * 2**30
 FILE = 64 * 2**20
@@ -36,9 +41,11 @@ class _PathRule(ctypes.Structure):
 
 
 def confine(readable: Sequence[str], writable: Sequence[str]) -> dict[str, object]:
-    """Limit memory, files and core dumps; no network; no files but ``readable`` and ``writable`` and what is in them.
+    """Limit memory, files and core dumps; no network; no files but ``readable`` and ``writable`` and what is in them;
+    no sockets, those that are files either, and no other process.
 
-    Returns what of it holds here: {"files": bool, "network": bool}. Must be called before any thread is started.
+    Returns what of it holds here, {"files": bool, ...}. Must be called before any thread is started, and after
+    sockets are made.
     """
     for limit, value in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, FILE), (resource.RLIMIT_CORE, 0)):
         try:
@@ -46,10 +53,11 @@ def confine(readable: Sequence[str], writable: Sequence[str]) -> dict[str, objec
         except (OSError, ValueError):  # macOS has no limit of the address space
             continue
     if not sys.platform.startswith("linux"):
-        return {"files": False, "network": False}
+        return dict.fromkeys(HELD, False)
     network = _no_network()
     version = _landlock(readable, writable)
-    return {"files": version > 0, "network": network or version >= 4}
+    calls = refuse()
+    return dict(zip(HELD, (version > 0, network or calls, calls, calls), strict=True))
 
 
 def _no_network() -> bool:
@@ -95,3 +103,7 @@ def _landlock(readable: Sequence[str], writable: Sequence[str]) -> int:
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
+
+
+if __name__ == "__main__":  # what would hold here: told, and tried
+    print(json.dumps(confine([], [])))

@@ -8,13 +8,20 @@ which holds the other end of stdin.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import sysconfig
 import threading
 from typing import Any
 
-#: Where Python, the engine and its libraries are read from; everything else is out of an agent's reach.
-_SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/dev/urandom")
+from confine import confine
+from fence import Refusals, fence
+
+#: What the loader and Python read besides Python's own folders; everything else is out of an agent's reach.
+_SYSTEM = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime",
+    "/dev/urandom",
+)  # fmt: skip
 
 #: Characters of one output that the engine's logs keep.
 _LOGGED = 100_000
@@ -22,27 +29,21 @@ _LOGGED = 100_000
 
 def main() -> None:
     """Serve until stdin closes."""
-    role, socket = sys.argv[1:]
+    role, address = sys.argv[1:]
+    listener = socket.socket(socket.AF_UNIX)  # an agent's process can make none
+    listener.bind(address)
     root, temporary = os.environ["APPWORLD_ROOT"], os.environ["TMPDIR"]
     state: dict[str, object] = {"files": False, "network": False}
     if role == "agent":
-        from confine import confine
-
-        code = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()}
-        readable = [
-            *_SYSTEM,
-            *code,
-            os.path.dirname(__file__),
-            os.environ["APPWORLD_CACHE"],
-            os.path.join(root, "data"),
-        ]
-        writable = [os.path.join(root, "experiments"), temporary, os.path.dirname(socket), "/dev/null"]
+        code = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+        readable = [*_SYSTEM, *code, os.environ["APPWORLD_CACHE"], os.path.join(root, "data")]
+        writable = [os.path.join(root, "experiments"), temporary, "/dev/null"]
         state = confine(readable, writable)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     app = agent(state) if role == "agent" else judge()
     import uvicorn
 
-    uvicorn.run(app, uds=socket, log_level="warning", lifespan="off")
+    uvicorn.run(app, fd=listener.fileno(), log_level="warning", lifespan="off")
 
 
 def _end_with_parent() -> None:
@@ -56,7 +57,7 @@ def agent(state: dict[str, object]) -> Any:
     from appworld.environment import AppWorld
     from fastapi import Body, FastAPI
 
-    app, worlds = FastAPI(), dict[str, Any]()
+    app, worlds, refusals = FastAPI(), dict[str, Any](), Refusals()
 
     class World(AppWorld):  # type: ignore[misc]
         """The engine's world, whose logs do not fill the disk."""
@@ -83,6 +84,7 @@ def agent(state: dict[str, object]) -> Any:
             max_interactions=10_000,
         )
         worlds["live"] = world
+        fence(world.shell.user_ns, refusals)
         task = world.task
         keys = ("first_name", "last_name", "email", "phone_number")
         return {"instruction": task.instruction, "user": {key: task.supervisor[key] for key in keys}}
@@ -90,9 +92,11 @@ def agent(state: dict[str, object]) -> Any:
     @app.post("/run")
     async def run(code: str = Body(...), limit: int = Body(...)) -> dict[str, Any]:
         world = worlds["live"]
+        refusals.take()
         output = str(world.execute(code))
         head = output[:limit].encode("utf-8", "replace").decode("utf-8")
-        return {"output": head, "length": len(output), "completed": bool(world.task_completed())}
+        completed = bool(world.task_completed())
+        return {"output": head, "length": len(output), "completed": completed, "refused": refusals.take()}
 
     @app.post("/end")
     async def end() -> dict[str, bool]:

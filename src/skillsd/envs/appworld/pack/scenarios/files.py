@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 _LIST = "        paths = apis.file_system.show_directory(directory_path=<<folder>>%s, access_token=file_system_token)\n"
 

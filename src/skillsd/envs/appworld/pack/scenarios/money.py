@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import world
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 _MOVED = {"venmo.User": ["last_logged_in", "venmo_balance"], "venmo.Notification": "added"}
 _ALL_PAYMENTS = """

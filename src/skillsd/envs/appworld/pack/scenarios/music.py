@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import world
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 _LIBRARY = """
         entries, page = [], 0

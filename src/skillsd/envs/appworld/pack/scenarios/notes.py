@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 
 @scenario(1, "train", "simple_note")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import practice
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 
 def _stage(s: Stage, kind: practice.Kind) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks import Stage, scenario
+from stage import Stage, scenario
 
 _FIND = """
         projects = apis.todoist.show_projects(query=<<project>>, page_limit=20, access_token=todoist_token)

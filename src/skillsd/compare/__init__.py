@@ -1,1 +1,0 @@
-"""Methods x seeds: run, measured, and shown with intervals."""

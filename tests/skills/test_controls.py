@@ -1,0 +1,66 @@
+"""What a teacher is shown in place of its own skill."""
+
+import pytest
+
+from skillsd.methods import SHOWN
+from skillsd.skills.controls import show
+from skillsd.skills.teacher_view import skill_view
+from skillsd.types import Skill
+
+SKILLS = {
+    f"task-{i}": Skill(
+        success_analysis=f"Go left {i} times.", mistake_analysis=f"Never jump {i} times.", golden_workflow=f"Do {i}."
+    )
+    for i in range(5)
+}
+
+
+def test_own_is_untouched():
+    assert show("own", SKILLS, 0) == SKILLS
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shuffled_gives_every_task_another_tasks_skill(seed):
+    shown = show("shuffled", SKILLS, seed)
+    assert set(shown) == set(SKILLS)
+    assert all(shown[task] != SKILLS[task] for task in SKILLS)
+    assert sorted(s.golden_workflow for s in shown.values()) == sorted(s.golden_workflow for s in SKILLS.values())
+
+
+def test_shuffled_depends_on_the_seed_alone():
+    assert show("shuffled", SKILLS, 1) == show("shuffled", SKILLS, 1)
+    assert any(show("shuffled", SKILLS, 1) != show("shuffled", SKILLS, seed) for seed in range(2, 10))
+
+
+def test_a_single_skill_cannot_be_shuffled():
+    assert show("shuffled", {"task-0": SKILLS["task-0"]}, 0) == {}
+    assert show("shuffled", {}, 0) == {}
+
+
+def test_empty_leaves_the_labels():
+    for skill in show("empty", SKILLS, 0).values():
+        assert "What works: \n" in skill_view(skill, "prompt")
+        assert "left" not in skill.text()
+
+
+@pytest.mark.parametrize("field", Skill.model_fields)
+def test_one_field_is_removed(field):
+    for task, skill in show(f"no_{field}", SKILLS, 0).items():
+        for other in Skill.model_fields:
+            assert getattr(skill, other) == ("" if other == field else getattr(SKILLS[task], other))
+
+
+def test_random_text_has_as_many_words_and_none_of_the_old():
+    for task, skill in show("random_text", SKILLS, 3).items():
+        for field in Skill.model_fields:
+            old, new = getattr(SKILLS[task], field).split(), getattr(skill, field).split()
+            assert len(old) == len(new)
+            assert not {w.strip(".").lower() for w in old} & {w.strip(".").lower() for w in new}
+
+
+def test_none_keeps_the_tasks_and_shows_nothing():
+    assert show("none", SKILLS, 0) == dict.fromkeys(SKILLS)
+
+
+def test_every_control_is_named():
+    assert {show(name, SKILLS, 0) is not None for name in SHOWN} == {True}
