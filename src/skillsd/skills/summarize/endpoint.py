@@ -140,7 +140,9 @@ class Endpoint:
         try:
             status, headers, data = wait_for(self._exchange(json.dumps(body).encode()), left)
         except TimeoutError:
-            raise self._error(f"no answer from {self._url} within {left:.3g} s", passing=True) from None
+            raise self._error(
+                f"no answer from {self._url} within {max(0.1, round(left, 1)):g} s", passing=True
+            ) from None
         except (httpx2.HTTPError, OSError) as error:
             raise self._error(f"no answer from {self._url}: {_cause(error)}", passing=True) from None
         text = self.hide(completion.decode(data))
