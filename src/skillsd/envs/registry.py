@@ -17,6 +17,7 @@ from skillsd.types import Task
 #: What is imported when it is asked for, as module:attribute; those of integrations need the extra of their name.
 _SHIPPED = {
     "appworld": "skillsd.envs.appworld.environment:AppWorldTasks",
+    "office": "skillsd.envs.office.environment:OfficeTasks",
     "sokoban": "skillsd.envs.sokoban.taskset:SokobanTasks",
     "gymnasium": "skillsd.envs.adapters.gymnasium:GymnasiumTasks",
     "openenv": "skillsd.envs.adapters.openenv:OpenEnvTasks",

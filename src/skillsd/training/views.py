@@ -50,8 +50,9 @@ class Views:
         return Row(trajectory, student, teacher)
 
     def share_with_skill(self, rows: Sequence[Row], hints: Hints) -> float:
-        """Share of rows whose teacher ids hold the skill's text. Raises if a skill was found and none does."""
-        if self.spec.distill == "none" or not any(hint.skill for hint in hints.values()):
+        """Share of rows whose teacher ids hold the skill's text. Raises if a row has a skill and none holds it."""
+        read = [hints.get(row.trajectory.task_id) for row in rows]  # tasks may have lost all of their episodes
+        if self.spec.distill == "none" or not any(hint is not None and hint.skill for hint in read):
             return 0.0
         seen: dict[tuple[int, ...], bool] = {(): False}
         for row in rows:

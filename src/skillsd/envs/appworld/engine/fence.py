@@ -87,8 +87,8 @@ def _public(name: str, there: Any, refusals: Refusals) -> Public:
 
 
 def _wraps(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Without the names of the attributes to copy, which would reach any."""
-    return functools.wraps(wrapped)
+    """Without the names of the attributes to copy, which would reach any; functools' own result takes them later."""
+    return lambda wrapper: functools.wraps(wrapped)(wrapper)
 
 
 def _dataclass(cls: type | None = None, **options: bool) -> Any:

@@ -1,0 +1,181 @@
+"""The office as a task set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skillsd.envs.office.calls import Call, parse_call, prompt
+from skillsd.envs.office.rules import OfficeRules, tell_solution
+from skillsd.envs.office.tasks import SIZES, WARM_UP_WORLDS, make_tasks
+from skillsd.envs.office.world import DIFFICULTIES, TOOLS, Custom, Difficulty, World, formatted
+from skillsd.errors import SkillSDError, UsageError
+from skillsd.types import Score, Skill, Step, Task
+
+MAX_TURNS = 8
+INVALID = "No call was made: write one call in triple backticks."
+#: A value that no task has, to show a form by.
+_EXAMPLES = {"person": "max", "day": "31", "tag": "cats", "file": "0", "amount": "1"}
+
+
+class Office:
+    """One job at a time. A wrong call changes nothing, costs a turn, and is answered with one fact about the call."""
+
+    def __init__(self, seed: int, difficulty: Difficulty) -> None:
+        self.seed, self.difficulty = seed, difficulty
+        self.task: Task | None = None
+
+    def reset(self, task: Task) -> str:
+        """What the tools are, who the agent is and what is asked for."""
+        data: Any = task.data
+        self.task, self.world = task, World.draw(data.get("world", self.seed), self.difficulty)
+        self.logged_in, self.opened = set[str](), set[str]()
+        self.waiting: dict[str, dict[str, str]] = {}  # by tool: what is not confirmed yet
+        self.effects: list[tuple[str, dict[str, str]]] = []
+        self.finished = False
+        return prompt(data["tool"], data["values"], data["identity"], data["wording"])
+
+    def step(self, action: str) -> Step:
+        """Make the first call in ``action``. ``info`` holds the call, and whether the tool did what it says."""
+        called = parse_call(action)
+        if called is None:
+            return Step(INVALID, False, {"valid": False, "action": None, "ok": False})
+        ok, answer = self._answer(called)
+        if called.more:
+            answer += " The other calls were not made: one call a message."
+        return Step(
+            answer, self.finished, {"valid": called.tool in (*TOOLS, "office"), "action": str(called), "ok": ok}
+        )
+
+    def score(self) -> Score:
+        """Reward and completion: half for exactly what was asked for, half for ending after it; success: both."""
+        data = self._task().data
+        done = self.effects == [(data["tool"], dict(data["values"]))]
+        share = (done + (done and self.finished)) / 2
+        return Score(share, share == 1, share)
+
+    def close(self) -> None:
+        """Forget the job."""
+        self.task = None
+
+    def _task(self) -> Task:
+        if self.task is None:
+            raise SkillSDError("reset the environment before using it")
+        return self.task
+
+    def _answer(self, called: Call) -> tuple[bool, str]:
+        identity = self._task().data["identity"]
+        name, operation, arguments = called.tool, called.operation, dict(called.arguments)
+        if name == "office":
+            if operation != self.world.finish:
+                return False, f'office has no "{operation}": the end is office.{self.world.finish}().'
+            self.finished = True
+            return True, "office: thank you."
+        if name not in TOOLS:
+            return False, f'There is no tool "{name}". Tools: {", ".join(TOOLS)}, office.'
+        custom, tool = self.world.customs[name], TOOLS[name]
+        if operation == "login":
+            if list(arguments) != [custom.login]:
+                return False, f"{name}: one logs in by {custom.login}."
+            if arguments[custom.login] != identity[custom.login]:
+                return False, f"{name}: nobody here has this {custom.login}."
+            self.logged_in.add(name)
+            return True, f"{name}: logged in."
+        if operation not in (tool.operation, custom.opening, custom.confirmation):
+            return False, f'{name} has no "{operation}".'
+        if name not in self.logged_in:
+            return False, f"{name}: log in first."
+        if operation == custom.opening:
+            self.opened.add(name)
+            return True, f"{name}: ready."
+        if operation == custom.confirmation:
+            if name not in self.waiting:
+                return False, f"{name}: nothing waits for this."
+            self.effects.append((name, self.waiting.pop(name)))
+            return True, f"{name}: done."
+        return self._operate(name, custom, arguments)
+
+    def _operate(self, name: str, custom: Custom, arguments: dict[str, str]) -> tuple[bool, str]:
+        tool = TOOLS[name]
+        if custom.opening and name not in self.opened:
+            return False, f"{name}: first comes {name}.{custom.opening}()."
+        if set(arguments) != set(custom.names.values()):
+            return False, f"{name}.{tool.operation}: the arguments are {' and '.join(custom.names.values())}."
+        values = {slot: arguments[argument] for slot, argument in custom.names.items()}
+        slot = formatted(name)
+        before, after = custom.form.split("{v}")
+        written = values[slot]
+        if not (written.startswith(before) and written.endswith(after) and len(written) > len(before + after)):
+            example = custom.form.format(v=_EXAMPLES[slot])
+            return False, f'{name}.{tool.operation}: {custom.names[slot]} is written like "{example}".'
+        values[slot] = written[len(before) : len(written) - len(after)]
+        if custom.confirmation:
+            self.waiting[name] = values
+            return True, f"{name}: kept, but not done before {name}.{custom.confirmation}()."
+        self.effects.append((name, values))
+        return True, f"{name}: done."
+
+
+class OfficeTasks:
+    """Tasks of an office whose conventions come from ``world`` (a whole number); they hold in all of its splits.
+
+    ``difficulty``: "easy", "middle" or "hard": some 2, 4 or 6 facts a task that only experience can tell. Splits:
+    ``train``, ``test`` and ``validation`` of 64 tasks, ``extra`` of 96; ``warm_up``: 2,000, each in a world of its own,
+    from which one learns how calls are made and nothing about this office.
+    Raises :class:`UsageError` for a wrong option.
+    """
+
+    name = "office"
+    max_turns = MAX_TURNS
+    warm_up_split = "warm_up"
+
+    def __init__(self, world: int = 0, difficulty: Difficulty = "middle") -> None:
+        if isinstance(world, bool) or not isinstance(world, int) or not 0 <= world < WARM_UP_WORLDS:
+            raise UsageError(f"office: world must be a whole number from 0 to {WARM_UP_WORLDS - 1}, not {world!r}")
+        if difficulty not in DIFFICULTIES:
+            raise UsageError(f"office: unknown difficulty {difficulty!r}; choose one of {', '.join(DIFFICULTIES)}")
+        self.seed, self.difficulty = world, difficulty
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of ``split``. Raises :class:`UsageError` for an unknown one."""
+        if split not in SIZES:
+            raise UsageError(f"office: no split {split!r}; splits: {', '.join(SIZES)}")
+        return make_tasks(split)
+
+    def make(self) -> Office:
+        """A new environment."""
+        return Office(self.seed, self.difficulty)
+
+    def rules(self) -> OfficeRules:
+        """What tells the skill of an episode: it reads the calls and their answers."""
+        return OfficeRules()
+
+    def demonstrate(self, task: Task) -> list[str]:
+        """The messages of a solution without a detour."""
+        return [f"```{text}```" for text in self._solution(task)]
+
+    def reference(self, task: Task) -> Skill:
+        """The world's facts about the task, told as the rules summariser tells any success."""
+        environment, turns = self.make(), []
+        environment.reset(task)
+        for message in self.demonstrate(task):
+            turns.append((message, environment.step(message)))
+        return tell_solution(turns)
+
+    def verdicts(self, task: Task, actions: Sequence[str]) -> list[bool | None]:
+        """Whether each message makes a call that the solution has, where it has it, for the first time."""
+        environment, found = self.make(), list[bool | None]()
+        environment.reset(task)
+        missing = [parse_call(message) for message in self.demonstrate(task)]
+        for action in actions:
+            called = parse_call(action)
+            works = environment.step(action).info["ok"] and called in (missing[:-1] or missing)
+            if works:
+                missing.remove(called)
+            found.append(works)
+        return found
+
+    def _solution(self, task: Task) -> list[str]:
+        data: Any = task.data
+        world = World.draw(data.get("world", self.seed), self.difficulty)
+        return world.calls(data["tool"], data["values"], data["identity"])
