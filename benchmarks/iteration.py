@@ -20,7 +20,7 @@ from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.envs import register
 from skillsd.policy.loading import load_policy
-from skillsd.policy.smollm2 import smollm2
+from skillsd.policy.packaged import packaged
 from skillsd.runs.folder import RunDir
 from skillsd.skills import Skill
 from skillsd.types import Score, Step, Task
@@ -83,7 +83,7 @@ def model_folder(name, folder):
         head_dim=128, vocab_size=151_936, tie_word_embeddings=True, max_position_embeddings=40_960, eos_token_id=2,
     )  # fmt: skip
     Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(smollm2()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(packaged("smollm2")).save_pretrained(folder)
     return str(folder)
 
 

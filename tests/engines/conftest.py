@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from skillsd.policy.smollm2 import smollm2
+from skillsd.policy.packaged import packaged
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def vllm_server(vllm_python, tmp_path_factory):
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "log.txt"
     words = [
-        vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2()), "--served-model-name",
+        vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(packaged("smollm2")), "--served-model-name",
         "smollm2", "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "4096", "--enforce-eager",
     ]  # fmt: skip
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}

