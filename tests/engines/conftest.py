@@ -34,7 +34,8 @@ def vllm_server(vllm_python, tmp_path_factory):
     log = tmp_path_factory.mktemp("vllm") / "log.txt"
     words = [
         vllm_python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(packaged("smollm2")),
-        "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "4096", "--enforce-eager",
+        "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port),
+        "--max-model-len", "4096", "--enforce-eager",
     ]  # fmt: skip
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
     with log.open("w") as out:

@@ -62,7 +62,8 @@ def gguf_file(tmp_path_factory):
     add("output_norm.weight", WIDTH)
     for name, shape in {
         "attn_norm.weight": (WIDTH,), "ffn_norm.weight": (WIDTH,), "attn_q.bias": (WIDTH,),
-        "attn_k.bias": (WIDTH // 2,), "attn_v.bias": (WIDTH // 2,), "attn_q.weight": (WIDTH, WIDTH), "attn_k.weight": (WIDTH // 2, WIDTH),
+        "attn_k.bias": (WIDTH // 2,), "attn_v.bias": (WIDTH // 2,), "attn_q.weight": (WIDTH, WIDTH),
+        "attn_k.weight": (WIDTH // 2, WIDTH),
         "attn_v.weight": (WIDTH // 2, WIDTH), "attn_output.weight": (WIDTH, WIDTH), "ffn_up.weight": (HIDDEN, WIDTH),
         "ffn_gate.weight": (HIDDEN, WIDTH), "ffn_down.weight": (WIDTH, HIDDEN),
     }.items():  # fmt: skip
