@@ -62,7 +62,7 @@ def test_a_hub_that_is_away_costs_seconds(monkeypatch):
     started = time.monotonic()
     with pytest.raises(SkillSDError, match="cannot be loaded") as error:
         load_policy(ModelConfig(path="nobody/has-this-model"))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert "\n" not in str(error.value)
 
 

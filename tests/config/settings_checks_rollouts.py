@@ -110,7 +110,7 @@ def an_episode_ends_in_time_whatever_is_slow(folder, tmp_path, monkeypatch):
         ):
             hall, started = Hall(turns, slow, seconds), time.monotonic()
             batch = play(folder, Sayer(lockstep), hall, turn_timeout=8.0, episode_timeout=0.3, max_turns=9)
-            assert time.monotonic() - started < 3, slow
+            assert time.monotonic() - started < 7, slow
             assert len(batch.dropped) == 2, slow
             assert all("0.3 s" in d.reason for d in batch.dropped)
     assert not play(folder, Sayer(True), Hall(9, "step", 0.02), episode_timeout=4.0, max_turns=9).dropped

@@ -117,7 +117,7 @@ def summaries_are_made_waited_for_and_tried_again_as_told(folder, tmp_path, monk
         made = intake(folder, tmp_path, held, f"workers={workers}", "wait=false", "per_visit=0")
         started = time.monotonic()
         assert made.take(played, last=False)["skills_added"] == 0
-        assert time.monotonic() - started < 2, "nobody waits"
+        assert time.monotonic() - started < 8, "nobody waits"
         wait_until(lambda held=held, workers=workers: held.now == workers)
         held.gate.set()
         wait_until(lambda made=made: all(s.ready for s in made.queue._results))
@@ -197,7 +197,7 @@ def a_call_may_take_so_long_and_is_tried_so_often(folder, tmp_path, monkeypatch)
         server, started = FaultServer("silent"), time.monotonic()
         with pytest.raises(EndpointError, match=f"within {seconds} s"):
             asked(base_url=server.url, timeout=seconds).summarize(request())
-        assert seconds <= time.monotonic() - started < seconds + 2
+        assert seconds <= time.monotonic() - started < seconds + 8
         server.close()
     patient = asked(base_url="http://localhost:1/v1", timeout=2000.0)
     assert patient.seconds_each >= 2000

@@ -146,7 +146,7 @@ def test_a_template_without_an_end_is_left(folders, tmp_path, monkeypatch):
         SkillSDError, match=r"chat template does not come to an end within 0\.5 s; try model\.chat_template"
     ):
         load_policy(ModelConfig(path=str(folder), device="cpu"))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_numbers_of_an_adapter_are_numbers(folders, doctor, tmp_path):

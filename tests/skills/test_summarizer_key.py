@@ -116,9 +116,9 @@ def test_a_placeholder_for_a_key_is_a_word_like_any_other(serve, monkeypatch):
 def test_hiding_takes_no_time_whatever_the_text(key):
     hide = Redactor(key)
     for piece in ("\\", "%25", "&#0", "&amp;", key[:-1], "\\u00", "s", "A", "0", "\\u0041%2541&amp;#43; ", "The key, "):
-        start = time.monotonic()
+        start = time.process_time()
         hide(piece * (300_000 // len(piece)))
-        assert time.monotonic() - start < 3, piece
+        assert time.process_time() - start < 3, piece
 
 
 def every_text(folder):

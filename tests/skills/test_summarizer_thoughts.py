@@ -170,7 +170,7 @@ def test_halves_of_characters_in_the_fields_are_mended():
     ['{"a":', "{", '{"a":[', "<", "<think", "<_", "[", '{"', "<|channel|>", "</think>", D[:-1], '{"a":"b",', "<think "],
 )
 def test_reading_takes_no_time_whatever_the_text(piece):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(SkillSDError):
         read_skill(piece * (100_000 // len(piece)))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
