@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skillsd.errors import SkillSDError, UsageError
-from skillsd.skills.retrieval import choose
+from skillsd.skills import schema
+from skillsd.skills.duplicates import Wording
+from skillsd.skills.retrieval import choose_among_best
 from skillsd.types import Skill
 
-_APPLICATION_ID = 0x5D5D0001
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE skills (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    task_id TEXT NOT NULL,
-    skill TEXT NOT NULL,
-    reward REAL NOT NULL,
-    trajectory_id TEXT,
-    iteration INTEGER,
-    chosen INTEGER NOT NULL DEFAULT 0,
-    credits INTEGER NOT NULL DEFAULT 0,
-    credit_sum REAL NOT NULL DEFAULT 0
-);
-CREATE INDEX skills_by_task ON skills (task_id);
-CREATE TABLE tasks (
-    task_id TEXT PRIMARY KEY,
-    retrievals INTEGER NOT NULL DEFAULT 0,
-    added INTEGER NOT NULL DEFAULT 0,
-    duplicates INTEGER NOT NULL DEFAULT 0,
-    evicted INTEGER NOT NULL DEFAULT 0
-);
-"""
 #: Of a reward: sums of them stay finite.
 _LARGEST = 1e30
 #: Of a task.
 _COUNTS = ("retrievals", "added", "duplicates", "evicted")
-#: Jaccard similarity of words at which two skills of a task say the same.
-DUPLICATE = 0.95
 
 
 @dataclass(frozen=True)
@@ -70,6 +45,14 @@ class StoredSkill:
     mean_reward: float
 
 
+class _Candidate(NamedTuple):
+    """What retrieval looks at of a skill."""
+
+    id: int
+    chosen: int
+    mean_reward: float
+
+
 @dataclass(frozen=True)
 class TaskStats:
     """Counts for one task, or summed over all."""
@@ -89,7 +72,9 @@ class SkillBank:
     came from; with ``separation`` what :meth:`credit` is told is no reward but how well the skill's reader told better
     trajectories from worse. Raises :class:`SkillSDError` for a file that is not such a bank or cannot be opened, and
     for one that is not there unless it is to ``create`` it; one that may only be read opens, and refuses the first
-    change. Threads may share one object.
+    change; one of version 0.1 opens, and its first change upgrades it. Threads may share one object.
+
+    Times do not grow with the skills of a task: what :meth:`add` and :meth:`retrieve` need is found in indexes.
     """
 
     def __init__(
@@ -97,13 +82,14 @@ class SkillBank:
         path: str | Path,
         capacity: int = 8,
         exploration: float = 2**0.5,
-        credit: Literal["source", "group", "separation"] = "group",
+        credit: schema.Credit = "group",
         create: bool = True,
     ) -> None:
         if capacity < 1:
             raise UsageError(f"a skill bank's capacity must be at least 1 skill a task, not {capacity}")
         self.path, self.capacity, self.exploration, self.credit_rule = Path(path), capacity, exploration, credit
         self._lock = threading.RLock()
+        self._upgraded = False
         if not create and self.path.is_file() and not self.path.stat().st_size:
             raise SkillSDError(f"{self.path}: not a usable skill bank (the file is empty); checkpoints hold copies")
         with self._errors("not a usable skill bank"):
@@ -126,17 +112,19 @@ class SkillBank:
         reward = self._number("reward", reward)
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO tasks (task_id) VALUES (?)", (task_id,))
-            present = self._load("WHERE task_id = ?", task_id)
-            if any(_same(skill, stored.skill) for stored in present):
+            self._check_skills(task_id)
+            wording = Wording(db, task_id, skill)
+            near = (stored for number in wording.near() for stored in self._load("WHERE id = ?", number))
+            if any(stored.task_id == task_id and wording.same(stored.skill) for stored in near):
                 db.execute("UPDATE tasks SET duplicates = duplicates + 1 WHERE task_id = ?", (task_id,))
                 return None
-            surplus = sorted(present, key=lambda s: (s.mean_reward, s.id))[: max(0, len(present) + 1 - self.capacity)]
-            db.executemany("DELETE FROM skills WHERE id = ?", [(stored.id,) for stored in surplus])
+            evicted = self._make_room(task_id)
             db.execute(
-                "UPDATE tasks SET added = added + 1, evicted = evicted + ? WHERE task_id = ?", (len(surplus), task_id)
+                "UPDATE tasks SET added = added + 1, evicted = evicted + ? WHERE task_id = ?", (evicted, task_id)
             )
             cursor = db.execute(
-                "INSERT INTO skills (task_id, skill, reward, trajectory_id, iteration) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO skills (task_id, skill, reward, trajectory_id, iteration, checked) "
+                "VALUES (?, ?, ?, ?, ?, 1)",
                 (
                     task_id,
                     skill.model_dump_json(),
@@ -145,7 +133,9 @@ class SkillBank:
                     source.iteration if source else None,
                 ),
             )
-            return cursor.lastrowid
+            identifier = cursor.lastrowid or 0
+            wording.store(identifier)
+            return identifier
 
     def retrieve(self, task_id: str) -> StoredSkill | None:
         """The best skill for the task by UCB, and count the choice; None if the bank has nothing for it."""
@@ -153,11 +143,14 @@ class SkillBank:
             self._check_counts("WHERE task_id = ?", task_id)
             row = db.execute("SELECT retrievals FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
             total = row[0] if row else 0
-            best = choose(self._load("WHERE task_id = ?", task_id), total, self.exploration)
-            if best is not None:
-                db.execute("UPDATE skills SET chosen = chosen + 1 WHERE id = ?", (best.id,))
-                db.execute("UPDATE tasks SET retrievals = retrievals + 1 WHERE task_id = ?", (task_id,))
-            return best
+            self._check_skills(task_id)
+            best = choose_among_best(self._best(task_id), self._next_best(task_id), total, self.exploration)
+            if best is None:
+                return None
+            (stored,) = self._load("WHERE id = ?", best.id)
+            db.execute("UPDATE skills SET chosen = chosen + 1 WHERE id = ?", (best.id,))
+            db.execute("UPDATE tasks SET retrievals = retrievals + 1 WHERE task_id = ?", (task_id,))
+            return stored
 
     def credit(self, skill_id: int, reward: float) -> None:
         """Record the mean group reward (or separation) of an iteration whose teacher read this skill; unknown ids
@@ -201,18 +194,26 @@ class SkillBank:
 
     def _prepare(self) -> None:
         if self._empty():
-            with self._transaction() as db:  # the tables appear all at once, or not at all
+            with self._transaction(upgrade=False) as db:  # the tables appear all at once, or not at all
                 if self._empty():  # still: no other process was quicker
-                    for statement in _SCHEMA.split(";"):
+                    for statement in schema.OLD_TABLES:
                         db.execute(statement)
-                    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                    db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                    self._upgrade()
         program, version = self._pragma("application_id"), self._pragma("user_version")
-        if (program, version) != (_APPLICATION_ID, _SCHEMA_VERSION):
-            ours = f" (its schema is {version}, not {_SCHEMA_VERSION})" if program == _APPLICATION_ID else ""
+        if program != schema.APPLICATION_ID or version not in (schema.OLD_VERSION, schema.VERSION):
+            ours = f" (its schema is {version}, not {schema.VERSION})" if program == schema.APPLICATION_ID else ""
             raise SkillSDError(
                 f"{self.path}: an SQLite file, but not a skill bank of this version{ours}; choose another path"
             )
+
+    def _upgrade(self) -> None:
+        """What version 0.1 did not have, and the indexes for this rule of credit."""
+        statements = schema.indexes(self.credit_rule)
+        if self._pragma("user_version") != schema.VERSION:
+            statements = (*schema.UPGRADE, *statements, f"PRAGMA user_version = {schema.VERSION}")
+        for statement in statements:
+            self._db.execute(statement)
 
     def _empty(self) -> bool:
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -222,12 +223,15 @@ class SkillBank:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, upgrade: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock, self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if upgrade and not self._upgraded:
+                    self._upgrade()
                 yield self._db
                 self._db.execute("COMMIT")
+                self._upgraded |= upgrade
             except BaseException:
                 if self._db.in_transaction:  # a full disk, for one, has rolled back already
                     self._db.execute("ROLLBACK")
@@ -254,9 +258,68 @@ class SkillBank:
         wrong = " OR ".join(f"typeof({name}) != 'integer' OR {name} < 0" for name in _COUNTS)
         query = f"SELECT task_id FROM (SELECT * FROM tasks {where}) WHERE {wrong}"
         if row := self._db.execute(query, arguments).fetchone():
-            raise SkillSDError(f"{self.path}: the counts of task {str(row[0])[:100]!r} are corrupt")
+            raise self._corrupt_counts(row[0])
 
-    def _load(self, where: str, *arguments: str, warn: Callable[[str], None] | None = None) -> list[StoredSkill]:
+    def _corrupt_counts(self, task_id: object) -> SkillSDError:
+        return SkillSDError(f"{self.path}: the counts of task {str(task_id)[:100]!r} are corrupt")
+
+    def _check_skills(self, task_id: str) -> None:
+        """Raises :class:`SkillSDError` if a skill of the task is damaged; reads those that nobody has checked yet."""
+        for stored in self._load(f"INDEXED BY skills_unchecked WHERE task_id = ? AND {schema.UNCHECKED}", task_id):
+            Wording(self._db, task_id, stored.skill).store(stored.id)
+            self._db.execute("UPDATE skills SET checked = 1 WHERE id = ?", (stored.id,))
+
+    def _make_room(self, task_id: str) -> int:
+        """Evicts what the task has too many when another one comes; how many."""
+        (size,) = self._db.execute("SELECT skills FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+        if not isinstance(size, int) or size < 0:
+            raise self._corrupt_counts(task_id)
+        if size < self.capacity:
+            return 0
+        name, mean = schema.by_mean(self.credit_rule)
+        surplus = self._db.execute(
+            f"SELECT id FROM skills INDEXED BY {name} WHERE task_id = ? ORDER BY {mean}, id LIMIT ?",
+            (task_id, size + 1 - self.capacity),
+        ).fetchall()
+        self._db.executemany("DELETE FROM skills WHERE id = ?", surplus)
+        return len(surplus)
+
+    def _best(self, task_id: str) -> list[_Candidate]:
+        """The newest unseen skill, or, where all were retrieved, the best of each number of retrievals."""
+        name, preference = schema.by_count(self.credit_rule)
+        first = f"ORDER BY chosen DESC, {preference} DESC, id DESC LIMIT 1"
+        columns, where = (
+            f"id, chosen, {schema.mean(self.credit_rule)}",
+            f"skills INDEXED BY {name} WHERE task_id = :task",
+        )
+        if row := self._db.execute(
+            f"SELECT {columns} FROM {where} AND chosen = 0 {first}", {"task": task_id}
+        ).fetchone():
+            return [_Candidate(*row)]
+        rows = self._db.execute(
+            "WITH RECURSIVE best(id) AS ("
+            f"SELECT (SELECT id FROM {where} {first}) UNION ALL "
+            f"SELECT (SELECT id FROM {where} AND chosen < (SELECT chosen FROM skills WHERE id = best.id) {first}) "
+            f"FROM best WHERE id) SELECT {columns} FROM best JOIN skills USING (id)",
+            {"task": task_id},
+        )
+        return [_Candidate(*row) for row in rows]
+
+    def _next_best(self, task_id: str) -> Callable[[_Candidate], _Candidate | None]:
+        """Gives the best skill among those with as many retrievals as the one given and a lower mean reward."""
+        name, preference = schema.by_count(self.credit_rule)
+        query = (
+            f"SELECT id, chosen, {schema.mean(self.credit_rule)} FROM skills INDEXED BY {name} "
+            f"WHERE task_id = ? AND chosen = ? AND {preference} < ? ORDER BY {preference} DESC, id DESC LIMIT 1"
+        )
+
+        def below(one: _Candidate) -> _Candidate | None:
+            row = self._db.execute(query, (task_id, one.chosen, one.mean_reward)).fetchone()
+            return _Candidate(*row) if row else None
+
+        return below
+
+    def _load(self, where: str, *arguments: str | int, warn: Callable[[str], None] | None = None) -> list[StoredSkill]:
         rows = self._db.execute(
             "SELECT id, task_id, skill, reward, trajectory_id, iteration, chosen, credits, credit_sum "
             f"FROM skills {where} ORDER BY id",
@@ -314,15 +377,3 @@ def _text(raw: bytes) -> str | bytes:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw
-
-
-def _same(a: Skill, b: Skill) -> bool:
-    """Nearly the same words (digits and directions are words too, so other coordinates are another skill)."""
-    one, two = (_bag(skill) for skill in (a, b))
-    return len(one & two) >= DUPLICATE * len(one | two)
-
-
-def _bag(skill: Skill) -> set[tuple[str, str]]:
-    """Pairs of neighbouring words: order matters in a workflow."""
-    words = re.findall(r"\w+", skill.normalized())
-    return set(pairwise(words)) or {(w, "") for w in words}

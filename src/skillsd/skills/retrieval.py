@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 
@@ -52,3 +52,22 @@ def separation(favours: Sequence[float], rewards: Sequence[float]) -> float | No
 def choose(candidates: Sequence[C], total: int, c: float) -> C | None:
     """The best candidate: unseen ones first and newest among them, then by UCB score, ties to the newest."""
     return max(candidates, key=lambda e: (ucb_score(e.mean_reward, e.chosen, total, c), e.id), default=None)
+
+
+def choose_among_best(best: Sequence[C], below: Callable[[C], C | None], total: int, c: float) -> C | None:
+    """What :func:`choose` gives for all skills of a task, from the ``best`` of each count.
+
+    The bonus depends on the count alone, so of equal counts the best mean has the best score, the newest if means are
+    equal. ``below`` gives the best of that count with a lower mean: its score may be the same by rounding.
+    """
+    found = choose(best, total, c)
+    if found is None or found.chosen == 0:
+        return found
+    score = ucb_score(found.mean_reward, found.chosen, total, c)
+    ties = []
+    for one in best:
+        other: C | None = one
+        while other is not None and ucb_score(other.mean_reward, other.chosen, total, c) == score:
+            ties.append(other)
+            other = below(other)
+    return choose(ties, total, c)
