@@ -1,9 +1,10 @@
 """What the skill bank takes for a retrieval and for a new skill: ``python benchmarks/bank.py``.
 
 Banks of skills with some 75 words each, all of one task, eight a task, or by Zipf's law; every skill was retrieved
-before, so that UCB has to choose. Wall milliseconds of whole transactions, the disk's share included, by one thread that
-asks for the tasks of random skills; ``full`` is a new skill for a task whose capacity is reached. docs/PERFORMANCE.md
-has ``--sizes 100000`` too; filling takes most of the time.
+before, so that UCB has to choose. Wall milliseconds of whole transactions, by one thread that asks for the tasks of
+random skills. ``full`` is a new skill for a task whose capacity is reached, ``credit`` the least that a change takes
+on this disk: the temporary folder's (TMPDIR). docs/PERFORMANCE.md has ``--sizes 100000`` too; filling takes most of
+the time.
 """
 
 import argparse
@@ -81,6 +82,7 @@ def measure(kind, size, calls):
         fill(bank, tasks, rng)
         found = {"fill_s": time.perf_counter() - started}
         asked, new = [(rng.choice(tasks),) for _ in range(calls)], texts(rng)
+        found["credit"] = timed(bank.credit, [(rng.randint(1, size), 0.5) for _ in range(calls)])
         found["retrieve"] = timed(bank.retrieve, asked)
         found["add"] = timed(bank.add, [(*task, next(new), 0.5) for task in asked])
         known = {}
@@ -100,7 +102,7 @@ def measure(kind, size, calls):
 
 
 KINDS = ("one task", "8 a task", "Zipf")
-CALLS = ("retrieve", "add", "duplicate", "full")
+CALLS = ("credit", "retrieve", "add", "duplicate", "full")
 
 
 def main():

@@ -90,6 +90,7 @@ class SkillBank:
         self.path, self.capacity, self.exploration, self.credit_rule = Path(path), capacity, exploration, credit
         self._lock = threading.RLock()
         self._upgraded = False
+        self._ages: dict[str, int] = {}  # of words, as the file has them
         if not create and self.path.is_file() and not self.path.stat().st_size:
             raise SkillSDError(f"{self.path}: not a usable skill bank (the file is empty); checkpoints hold copies")
         with self._errors("not a usable skill bank"):
@@ -113,7 +114,7 @@ class SkillBank:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO tasks (task_id) VALUES (?)", (task_id,))
             self._check_skills(task_id)
-            wording = Wording(db, task_id, skill)
+            wording = Wording(db, self._ages, task_id, skill)
             near = (stored for number in wording.near() for stored in self._load("WHERE id = ?", number))
             if any(stored.task_id == task_id and wording.same(stored.skill) for stored in near):
                 db.execute("UPDATE tasks SET duplicates = duplicates + 1 WHERE task_id = ?", (task_id,))
@@ -233,6 +234,7 @@ class SkillBank:
                 self._db.execute("COMMIT")
                 self._upgraded |= upgrade
             except BaseException:
+                self._ages.clear()
                 if self._db.in_transaction:  # a full disk, for one, has rolled back already
                     self._db.execute("ROLLBACK")
                 raise
@@ -266,7 +268,7 @@ class SkillBank:
     def _check_skills(self, task_id: str) -> None:
         """Raises :class:`SkillSDError` if a skill of the task is damaged; reads those that nobody has checked yet."""
         for stored in self._load(f"INDEXED BY skills_unchecked WHERE task_id = ? AND {schema.UNCHECKED}", task_id):
-            Wording(self._db, task_id, stored.skill).store(stored.id)
+            Wording(self._db, self._ages, task_id, stored.skill).store(stored.id)
             self._db.execute("UPDATE skills SET checked = 1 WHERE id = ?", (stored.id,))
 
     def _make_room(self, task_id: str) -> int:
@@ -297,10 +299,10 @@ class SkillBank:
         ).fetchone():
             return [_Candidate(*row)]
         rows = self._db.execute(
-            "WITH RECURSIVE best(id) AS ("
-            f"SELECT (SELECT id FROM {where} {first}) UNION ALL "
-            f"SELECT (SELECT id FROM {where} AND chosen < (SELECT chosen FROM skills WHERE id = best.id) {first}) "
-            f"FROM best WHERE id) SELECT {columns} FROM best JOIN skills USING (id)",
+            "WITH RECURSIVE best(id, chosen, mean) AS ("
+            f"SELECT {columns} FROM skills WHERE id = (SELECT id FROM {where} {first}) UNION ALL "
+            f"SELECT s.* FROM best JOIN (SELECT {columns} FROM skills) s "
+            f"ON s.id = (SELECT id FROM {where} AND chosen < best.chosen {first})) SELECT * FROM best",
             {"task": task_id},
         )
         return [_Candidate(*row) for row in rows]

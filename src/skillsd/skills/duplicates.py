@@ -71,11 +71,17 @@ def rare_marks(task_id: str, pairs: set[Pair], age: Mapping[str, int]) -> list[i
 
 
 class Wording:
-    """What a skill of a task says, and the bank's tables of marks and words, which know what the others say."""
+    """What a skill of a task says, and the bank's tables of marks and words, which know what the others say.
 
-    def __init__(self, db: sqlite3.Connection, task_id: str, skill: Skill) -> None:
+    ``ages`` spares looking up words; it gets what is found, and must be emptied when a transaction is undone.
+    """
+
+    def __init__(self, db: sqlite3.Connection, ages: dict[str, int], task_id: str, skill: Skill) -> None:
         self._db, self._task_id, self._pairs = db, task_id, bag(skill)
-        self._rare = rare_marks(task_id, self._pairs, {word: self._age(word) for word in dict.fromkeys(words(skill))})
+        for word in words(skill):
+            if word not in ages:
+                ages[word] = self._age(word)
+        self._rare = rare_marks(task_id, self._pairs, ages)
 
     def same(self, other: Skill) -> bool:
         """Does it say (nearly) the same?"""
