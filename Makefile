@@ -62,7 +62,7 @@ fuzz: export SKILLSD_FUZZ = long
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/training/test_every_kill.py tests/test_fuzz_*.py
 
-BENCHMARKS := against_trl method scaling scoring_memory sokoban_steps
+BENCHMARKS := against_trl method scaling bank scoring_memory sokoban_steps
 bench: .venv/.integrations
 	@mkdir -p bench
 	@for each in $(BENCHMARKS); do \
