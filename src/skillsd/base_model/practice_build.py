@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 from skillsd.base_model.fit import Report, Size, by_length, compose_embeddings, fit, new_model, save
 from skillsd.base_model.practice import Answers, Episode, lessons, message, record
@@ -29,14 +27,6 @@ class Recipe(Size):
 
     episodes: int = 18_000
     batch: int = 8  # twice the updates of 16, which copying needs
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids of one episode and the weight of each in the loss."""
-
-    ids: list[int]
-    weights: list[float]
 
 
 def example(episode: Episode, chat: ChatFormat) -> Example:
@@ -61,21 +51,6 @@ def make_tokenizer(seed: int, answers: Answers, excluded: frozenset[str]) -> Pre
     return train_tokenizer(corpus, 1024, _PIECES)
 
 
-def parts(token: str) -> list[str]:
-    """A word or number with a space in front is that word or number and a space: what is copied is the same in both."""
-    return [token.strip(), " "][: 1 + (token[0] == " ")] if re.fullmatch(r" ?[\w.]+", token) else []
-
-
-def loss_of(model: Qwen3ForCausalLM, batch: list[Example], pad: int) -> torch.Tensor:
-    """Weighted cross-entropy, nats a token."""
-    width = max(len(e.ids) for e in batch)
-    ids = torch.tensor([e.ids + [pad] * (width - len(e.ids)) for e in batch], device=model.device)
-    weights = torch.tensor([e.weights + [0.0] * (width - len(e.ids)) for e in batch], device=model.device)[:, 1:]
-    hidden, written = model.model(input_ids=ids).last_hidden_state[:, :-1], weights > 0
-    losses = cross_entropy(model.lm_head(hidden[written]), ids[:, 1:][written], reduction="none")
-    return (losses * weights[written]).sum() / weights.sum()
-
-
 def gather() -> tuple[Answers, frozenset[str]]:
     """What the engine answers, and the pack's own instructions. Raises :class:`UsageError` without an engine."""
     tasks = AppWorldTasks(servers=1, prompt="short")
@@ -92,10 +67,10 @@ def build(out: Path, recipe: Recipe, answers: Answers, excluded: frozenset[str],
     torch.manual_seed(recipe.seed)
     tokenizer = make_tokenizer(recipe.seed, answers, excluded)
     chat, model = ChatFormat(tokenizer), new_model(tokenizer, recipe)
-    compose_embeddings(model, tokenizer, parts, torch.Generator().manual_seed(recipe.seed))
+    compose_embeddings(model, tokenizer, word_parts, torch.Generator().manual_seed(recipe.seed))
     stream = (example(episode, chat) for episode in lessons(recipe.seed + 1, recipe.episodes, answers, excluded))
     pad = int(tokenizer.pad_token_id)
     fit(
-        model, by_length(stream, lambda e: len(e.ids), recipe), lambda batch: loss_of(model, batch, pad), recipe, report
+        model, by_length(stream, len, recipe), lambda batch: weighted_loss(model, batch, pad), recipe, report
     )
     save(model, tokenizer, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import product
 
@@ -46,6 +47,11 @@ def parts(token: str) -> list[str]:
     if len(token) == 3 and token[0] == " " and token[1].isalpha() and token[2].isdigit():
         return [f"column {token[1]}", f"row {token[2]}"]
     return []
+
+
+def word_parts(token: str) -> list[str]:
+    """A word or number with a space in front is that word or number and a space: what is copied is the same in both."""
+    return [token.strip(), " "][: 1 + (token[0] == " ")] if re.fullmatch(r" ?[\w.]+", token) else []
 
 
 def train_tokenizer(

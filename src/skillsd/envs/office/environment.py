@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skillsd.envs.office.calls import Call, parse_call, prompt
+from skillsd.envs.office.facts import form_of
 from skillsd.envs.office.rules import OfficeRules, tell_solution
 from skillsd.envs.office.tasks import SIZES, WARM_UP_WORLDS, make_tasks
 from skillsd.envs.office.world import DIFFICULTIES, TOOLS, Custom, Difficulty, World, formatted
@@ -105,7 +106,7 @@ class Office:
         slot = formatted(name)
         before, after = custom.form.split("{v}")
         written = values[slot]
-        if not (written.startswith(before) and written.endswith(after) and len(written) > len(before + after)):
+        if form_of(name, written) != custom.form:
             example = custom.form.format(v=_EXAMPLES[slot])
             return False, f'{name}.{tool.operation}: {custom.names[slot]} is written like "{example}".'
         values[slot] = written[len(before) : len(written) - len(after)]

@@ -11,6 +11,8 @@ from skillsd.types import MAX_FIELD_CHARS, Skill, Step, SummaryRequest
 
 #: Facts of failed calls that a skill tells: more would over-constrain the reader (arXiv:2604.10674).
 MAX_MISTAKES = 6
+#: What the answer to a call says that has worked and is not enough.
+NOT_YET = "not done before"
 
 
 class OfficeRules:
@@ -33,7 +35,8 @@ def tell_solution(steps: Sequence[tuple[str, Step]]) -> Skill:
 def tell(turns: Sequence[tuple[str, bool, str]], success: bool) -> Skill:
     """Put (call, whether it worked, answer) by turn into words."""
     worked = list(dict.fromkeys(call for call, ok, _ in turns if ok))
-    facts = list(dict.fromkeys(answer for call, ok, answer in turns if not ok and call))[-MAX_MISTAKES:]
+    told = [answer for call, ok, answer in turns if call and (not ok or (NOT_YET in answer and not success))]
+    facts = list(dict.fromkeys(told))[-MAX_MISTAKES:]
     silent = sum(not call for call, _, _ in turns)
     outcome = "The task was solved" if success else "The task was not solved"
     mistakes = " ".join(facts)

@@ -66,8 +66,8 @@ def draw_identity(rng: random.Random) -> dict[str, str]:
     return {
         "name": f"{first} {last}",
         "email": f"{first}.{last}@office",
-        "phone": f"0{rng.randint(100, 999)} {rng.randint(100, 999)}",
-        "badge": f"B{rng.randint(100, 999)}",
+        "phone": f"{rng.randint(10, 99)} {rng.randint(10, 99)}",
+        "badge": f"B{rng.randint(10, 99)}",
     }
 
 
