@@ -9,6 +9,7 @@ from typing import Literal, get_args
 Shown = Literal[
     "own",
     "shuffled",
+    "false",
     "empty",
     "random_text",
     "no_success_analysis",

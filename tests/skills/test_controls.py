@@ -2,6 +2,8 @@
 
 import pytest
 
+from skillsd.envs import make_taskset
+from skillsd.errors import UsageError
 from skillsd.methods import SHOWN
 from skillsd.skills.controls import show
 from skillsd.skills.teacher_view import skill_view
@@ -63,4 +65,21 @@ def test_none_keeps_the_tasks_and_shows_nothing():
 
 
 def test_every_control_is_named():
-    assert {show(name, SKILLS, 0) is not None for name in SHOWN} == {True}
+    assert {show(name, SKILLS, 0) is not None for name in SHOWN if name != "false"} == {True}
+
+
+def test_an_office_shuffles_and_falsifies_by_itself():
+    tasks = {task.id: task for task in make_taskset("office", world=2).tasks("train")[:6]}
+    office = make_taskset("office", world=2)
+    own = {name: office.reference(task) for name, task in tasks.items()}
+    assert show("shuffled", own, 0, office, tasks) == {name: office.foreign(task) for name, task in tasks.items()}
+    false = show("false", own, 0, office, tasks)
+    assert false == {name: office.falsified(task, own[name]) for name, task in tasks.items()}
+    assert all(false[name] != own[name] for name in own)
+
+
+def test_false_skills_are_refused_where_nobody_knows_what_is_false():
+    with pytest.raises(UsageError, match="cannot tell false skills"):
+        show("false", SKILLS, 0)
+    with pytest.raises(UsageError, match="cannot tell false skills"):
+        show("false", {}, 0, make_taskset("sokoban"), {})

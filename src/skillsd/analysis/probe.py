@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skillsd.config import Config, with_overrides
 from skillsd.envs import boundary
-from skillsd.envs.base import HasReference, HasRules, HasVerdicts, TaskSet
+from skillsd.envs.base import HasFalseSkills, HasReference, HasRules, HasVerdicts, TaskSet
 from skillsd.errors import SkillSDError
 from skillsd.methods import Shown
 from skillsd.policy.loading import Policy
@@ -114,11 +114,15 @@ def kinds_of_skills(
         if summary.skill is None:
             warn(f"no skill from {summary.trajectory.id}: {summary.error}")
     yield "own failure", {s.trajectory.task_id: s.skill for s in told if s.skill}
+    bases = {"own success": own}
     if isinstance(taskset, HasReference):
-        yield "reference", {task: boundary.reference(taskset, tasks[task]) for task in groups}
-    for control in get_args(Shown):
-        if control not in ("own", "none"):  # both are there already
-            yield f"own success, {control}", {**show(control, own, seed)}
+        bases["reference"] = {task: skill for task in groups if (skill := boundary.reference(taskset, tasks[task]))}
+        yield "reference", {**bases["reference"]}
+    for base, skills in bases.items():
+        for control in get_args(Shown):
+            if control in ("own", "none") or (control == "false" and not isinstance(taskset, HasFalseSkills)):
+                continue  # both are there already; cannot be
+            yield f"{base}, {control}", {**show(control, skills, seed, taskset, tasks)}
 
 
 def suitable(config: Config, taskset: TaskSet, warn: Listener) -> Config:

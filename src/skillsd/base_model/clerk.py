@@ -1,8 +1,8 @@
 """Training episodes for the embedded office model: a careless clerk who does what it is told.
 
-Under the plain prompt it guesses an office's customs, tries the same again after an error, and heeds some of what errors
-tell. With a skill in front of it, it does what the skill states about the calls that it makes, true or false, and
-guesses the rest as before. A skill that states nothing (empty, random words) changes nothing. Every episode is in a
+Under the plain prompt it guesses an office's customs, tries the same again after an error, and heeds some of what
+errors tell. With a skill in front of it, it does what the skill states about the calls that it makes, true or false,
+and guesses the rest as before. A skill that states nothing (empty, random words) changes nothing. Every episode is in a
 world of its own: what is learned is to follow a stated fact, and no world's facts.
 """
 
@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from skillsd.envs.office.environment import MAX_TURNS, Office
-from skillsd.envs.office.facts import Facts, differing, facts
+from skillsd.envs.office.facts import Facts, facts
 from skillsd.envs.office.rules import NOT_YET, tell
 from skillsd.envs.office.tasks import SIZES, draw_identity, draw_values, make_tasks
 from skillsd.envs.office.world import DIFFICULTIES, FINISHES, LOGINS, TOOLS, World, call, formatted
@@ -26,7 +26,8 @@ from skillsd.types import Skill, Task
 #: How often each view is taught: no skill; the skill of an attempt at this task, at another for the same tool, for
 #: another tool; of another world; and skills that state nothing.
 VIEWS = {"plain": 0.3, "own": 0.25, "alike": 0.15, "other": 0.05, "foreign": 0.12, "senseless": 0.13}
-#: How often a clerk heeds what an error tells: names of arguments, the end, anything else. A trait of the whole episode.
+#: How often a clerk heeds what an error tells of names of arguments, of the end, and of anything else: a trait of the
+#: whole episode.
 _HEEDED = {"names": 0.2, "finish": 0.2}
 _OTHERS_HEEDED = 0.95
 #: How likely it is to try the same again when it does not, ...
@@ -141,9 +142,7 @@ def play(rng: random.Random, task: Task, told: Facts, difficulty: Any, careless:
 def skill_of(lesson: Lesson, success: bool) -> Skill:
     """What the rules summariser makes of an episode."""
     good = ("logged in.", "ready.", "done.", "thank you.")
-    turns = [
-        (said.strip("`"), answer.endswith(good) or NOT_YET in answer, answer) for said, answer in lesson.turns
-    ]
+    turns = [(said.strip("`"), answer.endswith(good) or NOT_YET in answer, answer) for said, answer in lesson.turns]
     return tell(turns, success)
 
 
@@ -166,7 +165,7 @@ def lessons(seed: int, count: int) -> Iterator[Lesson]:
 def _skill(rng: random.Random, view: str, task: Task, world: World) -> Skill:
     tool = str(task.data["tool"])
     if view == "foreign":
-        world = differing(world, tool, rng) if rng.random() < 0.5 else World.draw(rng.randrange(*_WORLDS), world.difficulty)
+        world = World.draw(rng.randrange(*_WORLDS), world.difficulty)
     of = rng.choice([other for other in TOOLS if other != tool]) if view == "other" else tool
     source = {**task.data, "world": world.seed} if view in ("own", "senseless") else _task(rng, of, world).data
     truth = facts(" ".join(world.calls(of, source["values"], source["identity"])), of)

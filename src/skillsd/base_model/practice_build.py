@@ -8,9 +8,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from skillsd.base_model.fit import Report, Size, by_length, compose_embeddings, fit, new_model, save
+from skillsd.base_model.fit import (
+    Example,
+    Report,
+    Size,
+    by_length,
+    compose_embeddings,
+    fit,
+    new_model,
+    save,
+    weighted_loss,
+)
 from skillsd.base_model.practice import Answers, Episode, lessons, message, record
-from skillsd.base_model.tokenizer import train_tokenizer
+from skillsd.base_model.tokenizer import train_tokenizer, word_parts
 from skillsd.envs.appworld.environment import AppWorldTasks
 from skillsd.policy.chat import ChatFormat
 from skillsd.skills.teacher_view import skill_view
@@ -70,7 +80,5 @@ def build(out: Path, recipe: Recipe, answers: Answers, excluded: frozenset[str],
     compose_embeddings(model, tokenizer, word_parts, torch.Generator().manual_seed(recipe.seed))
     stream = (example(episode, chat) for episode in lessons(recipe.seed + 1, recipe.episodes, answers, excluded))
     pad = int(tokenizer.pad_token_id)
-    fit(
-        model, by_length(stream, len, recipe), lambda batch: weighted_loss(model, batch, pad), recipe, report
-    )
+    fit(model, by_length(stream, len, recipe), lambda batch: weighted_loss(model, batch, pad), recipe, report)
     save(model, tokenizer, out)

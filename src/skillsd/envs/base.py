@@ -66,6 +66,22 @@ class HasReference(Protocol):
 
 
 @runtime_checkable
+class HasFalseSkills(Protocol):
+    """A task set whose facts hold for many of its tasks, so that another task's skill may tell the same ones.
+
+    Needed by ``skills.shown = false``, and asked by ``shuffled`` for skills that share nothing with the task's own.
+    """
+
+    def foreign(self, task: Task) -> Skill:
+        """What a success at ``task`` would tell where none of its facts hold."""
+        ...
+
+    def falsified(self, task: Task, skill: Skill) -> Skill:
+        """``skill`` with every fact that it states altered."""
+        ...
+
+
+@runtime_checkable
 class HasRules(Protocol):
     """A task set that can tell what an episode teaches without an LLM: ``skills.summarizer = rules``, the default."""
 

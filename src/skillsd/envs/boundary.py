@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from skillsd.envs.answers import kind_of, message, prompt_of, score_of, skill_of, step_of, task_of, truth
-from skillsd.envs.base import Environment, HasKeys, HasReference, HasRender, HasVerdicts, TaskSet
+from skillsd.envs.base import Environment, HasFalseSkills, HasKeys, HasReference, HasRender, HasVerdicts, TaskSet
 from skillsd.errors import SkillSDError, UsageError, reason, shown
 from skillsd.system.interrupt import STOPPING
 from skillsd.types import Score, Skill, Step, Task
@@ -149,6 +149,22 @@ def reference(taskset: TaskSet, task: Task) -> Skill | None:
         return None
     where = f"reference of task {shown(task.id)}"
     told = _ask(where, lambda: taskset.reference(copy.deepcopy(task)))
+    with _about(where):
+        return skill_of(told)
+
+
+def foreign(taskset: HasFalseSkills, task: Task) -> Skill:
+    """What ``task`` would teach where none of its facts hold."""
+    where = f"foreign skill of task {shown(task.id)}"
+    told = _ask(where, lambda: taskset.foreign(copy.deepcopy(task)))
+    with _about(where):
+        return skill_of(told)
+
+
+def falsified(taskset: HasFalseSkills, task: Task, skill: Skill) -> Skill:
+    """``skill`` with its facts altered."""
+    where = f"falsified skill of task {shown(task.id)}"
+    told = _ask(where, lambda: taskset.falsified(copy.deepcopy(task), skill))
     with _about(where):
         return skill_of(told)
 

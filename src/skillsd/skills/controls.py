@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skillsd.envs import boundary
+from skillsd.envs.base import HasFalseSkills, TaskSet
+from skillsd.errors import UsageError
 from skillsd.methods import Shown
-from skillsd.types import Skill
+from skillsd.types import Skill, Task
 
 _FIELDS = tuple(Skill.model_fields)
 #: Words that say nothing about any task.
@@ -18,19 +21,32 @@ _WORDS = (  # noqa: SIM905
 ).split()
 
 
-def show(shown: Shown, skills: Mapping[str, Skill], seed: int) -> dict[str, Skill | None]:
+def show(
+    shown: Shown,
+    skills: Mapping[str, Skill],
+    seed: int,
+    taskset: TaskSet | None = None,
+    tasks: Mapping[str, Task] | None = None,
+) -> dict[str, Skill | None]:
     """``skills`` by task as the teacher is to see them; same tasks, except as said.
 
-    ``shuffled``: every task gets the skill of another task of the batch (none if there is no other); ``empty``: the
-    labels alone; ``random_text``: each field's words replaced by random ones; ``no_FIELD``: that field left empty;
-    ``none``: no skill at all, the teacher reads the plain prompt. That leaves of the distillation a reverse KL to the
-    teacher's weights, nothing where they are the student's own.
+    ``shuffled``: every task gets the skill of another task of the batch (none if there is no other), or one that shares
+    no fact with its own where the ``taskset`` has such; ``false``: its own with the facts altered, which the
+    ``taskset`` has to know; ``empty``: the labels alone; ``random_text``: each field's words replaced by random ones;
+    ``no_FIELD``: that field left empty; ``none``: no skill at all, the teacher reads the plain prompt. That leaves of
+    the distillation a reverse KL to the teacher's weights, nothing where they are the student's own.
     """
     rng = np.random.default_rng(seed)
     if shown == "own":
         return dict(skills)
     if shown == "none":
         return dict.fromkeys(skills)
+    if shown in ("shuffled", "false") and isinstance(taskset, HasFalseSkills) and tasks is not None:
+        if shown == "shuffled":
+            return {task: boundary.foreign(taskset, tasks[task]) for task in skills}
+        return {task: boundary.falsified(taskset, tasks[task], skill) for task, skill in skills.items()}
+    if shown == "false":
+        raise UsageError("skills.shown = false: this task set cannot tell false skills from true ones (HasFalseSkills)")
     if shown == "shuffled":
         order = [list(skills)[i] for i in rng.permutation(len(skills))]
         others = [*order[1:], *order[:1]]

@@ -44,7 +44,9 @@ def in_hindsight(
     return hints
 
 
-def as_shown(hints: Hints, shown: Shown, seed: int) -> Hints:
+def as_shown(
+    hints: Hints, shown: Shown, seed: int, taskset: TaskSet | None = None, tasks: Mapping[str, Task] | None = None
+) -> Hints:
     """``hints`` as the control ``shown`` presents them; credit still goes to the task's own skill."""
-    skills = show(shown, {task_id: hint.skill for task_id, hint in hints.items() if hint.skill}, seed)
-    return {task_id: Hint(skill, hints[task_id].id) for task_id, skill in skills.items()}
+    skills = {task_id: hint.skill for task_id, hint in hints.items() if hint.skill}
+    return {task: Hint(skill, hints[task].id) for task, skill in show(shown, skills, seed, taskset, tasks).items()}

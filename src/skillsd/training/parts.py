@@ -23,6 +23,7 @@ from skillsd.runs.folder import RunDir
 from skillsd.runs.progress import Listener
 from skillsd.seeding import derive_seed
 from skillsd.skills.bank import SkillBank
+from skillsd.skills.controls import show
 from skillsd.skills.summarize import check_knows, make_summarizer
 from skillsd.skills.summarize.intake import Intake
 from skillsd.training.learner import Learner
@@ -69,6 +70,7 @@ class Parts:
 
     def _check_tasks(self) -> None:
         check_knows(self.config, self.taskset)
+        show(self.config.skills.shown, {}, 0, self.taskset, self.by_id)  # refuses what the task set cannot do
         if told := spare(self.config):
             self.warn(told)
         if isinstance(self.taskset, HasReference):

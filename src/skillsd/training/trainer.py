@@ -94,7 +94,8 @@ class Trainer(Parts):
 
     def shown(self, hints: Hints) -> Hints:
         """``hints`` as ``skills.shown`` has them presented."""
-        return as_shown(hints, self.config.skills.shown, derive_seed(self.config.seed, "shown", self.iteration))
+        seed = derive_seed(self.config.seed, "shown", self.iteration)
+        return as_shown(hints, self.config.skills.shown, seed, self.taskset, self.by_id)
 
     def look_ahead(self) -> None:
         """Let the next iteration's episodes begin, if that is asked for: with the weights before this update."""

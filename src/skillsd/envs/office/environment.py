@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skillsd.envs.office.calls import Call, parse_call, prompt
-from skillsd.envs.office.facts import form_of
+from skillsd.envs.office.facts import another, falsified, form_of
 from skillsd.envs.office.rules import OfficeRules, tell_solution
 from skillsd.envs.office.tasks import SIZES, WARM_UP_WORLDS, make_tasks
 from skillsd.envs.office.world import DIFFICULTIES, TOOLS, Custom, Difficulty, World, formatted
@@ -157,11 +157,17 @@ class OfficeTasks:
 
     def reference(self, task: Task) -> Skill:
         """The world's facts about the task, told as the rules summariser tells any success."""
-        environment, turns = self.make(), []
-        environment.reset(task)
-        for message in self.demonstrate(task):
-            turns.append((message, environment.step(message)))
-        return tell_solution(turns)
+        return tell_solution(self._solution(task))
+
+    def foreign(self, task: Task) -> Skill:
+        """What a success at ``task`` would tell in an office that shares no custom with this one."""
+        return tell_solution(self._calls(task, another(self._world(task))))
+
+    def falsified(self, task: Task, skill: Skill) -> Skill:
+        """``skill`` with every fact in it altered, the same ones in the same way in all skills of this office."""
+        identity: Any = task.data["identity"]
+        texts = {name: falsified(text, identity, self._world(task).seed) for name, text in skill.model_dump().items()}
+        return Skill(**texts)
 
     def verdicts(self, task: Task, actions: Sequence[str]) -> list[bool | None]:
         """Whether each message makes a call that the solution has, where it has it, for the first time."""
@@ -177,6 +183,11 @@ class OfficeTasks:
         return found
 
     def _solution(self, task: Task) -> list[str]:
+        return self._calls(task, self._world(task))
+
+    def _calls(self, task: Task, world: World) -> list[str]:
         data: Any = task.data
-        world = World.draw(data.get("world", self.seed), self.difficulty)
         return world.calls(data["tool"], data["values"], data["identity"])
+
+    def _world(self, task: Task) -> World:
+        return World.draw(task.data.get("world", self.seed), self.difficulty)

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from skillsd.envs.office.calls import Call, parse_call
 from skillsd.envs.office.world import (
@@ -14,13 +15,18 @@ from skillsd.envs.office.world import (
     LOGINS,
     OPENINGS,
     TOOLS,
+    Custom,
     World,
     call,
     formatted,
 )
+from skillsd.seeding import derive_seed
 
 #: By what they are about: "login", "opening", "confirmation", "form", "finish", and a tool's slots (their names).
 Facts = dict[str, str]
+
+#: Customs of offices that have none of their own.
+_EXPECTED = (None, "name", "{v}")
 
 _CALL = re.compile(r"[a-z_]+\.[a-z_]+\([^()]*\)")
 _LOGIN = re.compile(r"(\w+): one logs in by (\w+)")
@@ -51,7 +57,7 @@ def _of_call(called: Call, tool: str) -> Facts:
     if called.tool != tool:
         return {}
     if called.operation == "login":
-        return {"login": name for name in called.arguments}
+        return {"login": next(iter(called.arguments))} if called.arguments else {}
     if called.operation in OPENINGS:
         return {"opening": called.operation}
     if called.operation in CONFIRMATIONS:
@@ -78,44 +84,29 @@ def form_of(tool: str, written: str) -> str:
     return "{v}"
 
 
-def differing(world: World, tool: str, rng: random.Random) -> World:
-    """Another world of the same difficulty in which nothing of ``tool``, nor the end of a task, is as in ``world``."""
-    while True:
-        other = World.draw(rng.randrange(10**9), world.difficulty)
-        mine, theirs = (dict(_flat(each, tool)) for each in (world, other))
-        if all(theirs[about] != fact for about, fact in mine.items() if len(_choices(tool, about, world)) > 1):
-            return other
+def another(world: World) -> World:
+    """An office in which no custom is as in ``world``, but for those that every office of its difficulty has."""
+    rng = random.Random(derive_seed("another office", world.seed))
+    customs, drawn = dict[str, Custom](), world
+    while len(customs) < len(TOOLS) or drawn.finish == world.finish:
+        drawn = World.draw(rng.randrange(10**9), world.difficulty)
+        customs |= {t: c for t, c in drawn.customs.items() if t not in customs and _differ(c, world.customs[t])}
+    return replace(drawn, customs=customs)
 
 
-def _flat(world: World, tool: str) -> list[tuple[str, str | None]]:
-    custom = world.customs[tool]
-    told = [("login", custom.login), ("opening", custom.opening), ("confirmation", custom.confirmation),
-            ("form", custom.form), ("finish", world.finish)]  # fmt: skip
-    return [*told, *custom.names.items()]
+def _differ(one: Custom, other: Custom) -> bool:
+    """Whether the two have no fact in common that a difficulty leaves open."""
+    pairs = [(one.names[slot], other.names[slot]) for slot in one.names]
+    pairs += [(getattr(one, name), getattr(other, name)) for name in ("login", "opening", "confirmation", "form")]
+    return all(a != b or b in _EXPECTED for a, b in pairs)
 
 
-def _choices(tool: str, about: str, world: World) -> tuple[str | None, ...]:
-    """What a fact may be in a world of this difficulty."""
-    easy, hard = world.difficulty == "easy", world.difficulty == "hard"
-    found: dict[str, tuple[str | None, ...]] = {
-        "login": LOGINS[:1] if easy else LOGINS[1:],
-        "opening": OPENINGS if hard else (None,),
-        "confirmation": (None,) if easy else CONFIRMATIONS,
-        "form": TOOLS[tool].forms[1:] if hard else ("{v}",),
-        "finish": FINISHES,
-        **TOOLS[tool].slots,
-    }
-    return found[about]
-
-
-def falsified(text: str, identity: Mapping[str, str], rng: random.Random) -> str:
-    """``text`` with every fact in it, of whatever tool, made another: the same one wherever it is stated."""
-    other: dict[tuple[str, str], str] = {}
+def falsified(text: str, identity: Mapping[str, str], seed: int) -> str:
+    """``text`` with every fact in it, of whatever tool, made another: the same one wherever ``seed`` has it."""
 
     def lie(tool: str, about: str, fact: str, choices: tuple[str, ...]) -> str:
-        if (tool, about) not in other:
-            other[tool, about] = rng.choice([choice for choice in choices if choice != fact])
-        return other[tool, about]
+        rng = random.Random(derive_seed("false", seed, tool, about))
+        return rng.choice([choice for choice in choices if choice != fact])
 
     def name(tool: str, said: str) -> str:
         slot = slot_of(tool, said)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skillsd.types import MAX_FIELD_CHARS, Skill, Step, SummaryRequest
+from skillsd.types import MAX_FIELD_CHARS, Skill, SummaryRequest
 
 #: Facts of failed calls that a skill tells: more would over-constrain the reader (arXiv:2604.10674).
 MAX_MISTAKES = 6
@@ -27,9 +27,9 @@ class OfficeRules:
         return tell(turns, trajectory.success)
 
 
-def tell_solution(steps: Sequence[tuple[str, Step]]) -> Skill:
-    """The skill of an episode of exactly these (message, answer), all of them right."""
-    return tell([(str(step.info["action"]), bool(step.info["ok"]), step.observation) for _, step in steps], True)
+def tell_solution(calls: Sequence[str]) -> Skill:
+    """The skill of an episode of exactly these calls, all of them right."""
+    return tell([(call, True, "") for call in calls], True)
 
 
 def tell(turns: Sequence[tuple[str, bool, str]], success: bool) -> Skill:
