@@ -1,4 +1,4 @@
-"""The careless clerk: helpless alone, right with a world's facts, misled by false ones, unmoved by what states nothing."""
+"""The careless clerk: helpless alone, right with true facts, misled by false ones, unmoved by what states nothing."""
 
 import random
 

@@ -10,6 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from skillsd.errors import SkillSDError
 from skillsd.system.files import write_atomic
 
+#: Of a run's metrics what a cell keeps beside its curve: enough to judge how the training went.
+KEPT = (
+    "valid_actions", "turns", "entropy", "flat_groups", "l_mean", "l_rms", "loss_policy", "loss_distill", "grad_norm",
+    "tasks_with_skill", "bank_size", "completion",
+)  # fmt: skip
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -35,7 +41,10 @@ class Point(_Strict):
 
 
 class Cell(_Strict):
-    """A row's result with one seed. ``seconds`` are totals by phase; "total" is the wall clock of all iterations."""
+    """A row's result with one seed. ``seconds`` are totals by phase; "total" is the wall clock of all iterations.
+
+    ``metrics``: what else was measured, by name a value for each iteration (:data:`KEPT`); ``machine``: where it ran.
+    """
 
     row: str
     seed: int
@@ -47,6 +56,8 @@ class Cell(_Strict):
     iterations: int
     seconds: dict[str, float]
     versions: dict[str, str]
+    metrics: dict[str, list[float | None]] = {}
+    machine: dict[str, str] = {}
 
 
 class Status(_Strict):

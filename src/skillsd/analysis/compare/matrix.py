@@ -25,6 +25,13 @@ _SHIPPED = resources.files("skillsd.analysis.compare") / "shipped"
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]], Field(min_length=1)]
 
 
+class Contrast(Section):
+    """What a comparison was made to find out: how much better ``row`` is than ``against``."""
+
+    row: str
+    against: str
+
+
 class Matrix(Section):
     """The file. ``settings`` hold for every row; a row is a tree of settings, and may have ``seeds`` of its own."""
 
@@ -32,6 +39,10 @@ class Matrix(Section):
     seeds: Seeds
     rows: dict[str, dict[str, Any]] = Field(min_length=1)
     settings: dict[str, Any] = Field({}, description="for every row")
+    vary: dict[str, list[Any]] = Field({}, description="settings with a value for each of the seeds, for every row")
+    primary: list[Contrast] = Field(
+        [], max_length=3, description="declared before a cell runs; the rest is exploratory"
+    )
     baselines: list[str] = Field(["grpo", "opd"], description="rows that the others are measured against")
     splits: list[str] = Field(["test"], min_length=1)
 
@@ -39,6 +50,17 @@ class Matrix(Section):
     def _no_base(self) -> Matrix:
         if "base" in self.rows:
             raise ValueError("'base' is the row of the untrained model: choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _declared(self) -> Matrix:
+        for contrast in self.primary:
+            for name in (contrast.row, contrast.against):
+                if name not in (*self.rows, "base"):
+                    raise ValueError(f"primary: there is no row {shown(name)}")
+        for name, values in self.vary.items():
+            if len(values) != len(self.seeds) or len(set(self.seeds)) != len(self.seeds):
+                raise ValueError(f"vary.{shown(name)}: give one value for each seed, and each seed once")
         return self
 
 
@@ -92,7 +114,11 @@ def expand(matrix: Matrix) -> list[CellSpec]:
     """
     chosen = {choice: value for choice in BELONGS if (value := find(matrix.settings, choice)) is not None}
     base = _merged(without_what_belonged(read_tree(matrix.preset), chosen), matrix.settings)
-    cells = [CellSpec("base", 0, _config("settings", {**base, "seed": 0}), {})]
+    if not matrix.vary:
+        bases = {0: CellSpec("base", 0, _config("settings", {**base, "seed": 0}), {})}
+    else:
+        bases = {s: CellSpec("base", s, _config("settings", _varied(base, matrix, s)), {}) for s in matrix.seeds}
+    cells = list(bases.values())
     rounds = max(len(row.get("seeds", matrix.seeds)) for row in matrix.rows.values())
     for number in range(rounds):
         for name, row in matrix.rows.items():
@@ -100,15 +126,30 @@ def expand(matrix: Matrix) -> list[CellSpec]:
             seeds = row.get("seeds", matrix.seeds)
             if not (isinstance(seeds, list) and seeds and all(type(s) is int for s in seeds)):
                 raise UsageError(f"rows.{name}.seeds: a list of whole numbers is wanted, not {shown(seeds)}")
+            if matrix.vary and not {*seeds} <= {*matrix.seeds}:
+                raise UsageError(f"rows.{name}.seeds: there are values in [vary] for {matrix.seeds} alone")
             if number < len(dict.fromkeys(seeds)):
                 seed = list(dict.fromkeys(seeds))[number]
-                config = _config(f"rows.{name}", {**_merged(base, overrides), "seed": seed})
+                config = _config(f"rows.{name}", _varied(_merged(base, overrides), matrix, seed))
                 cells.append(CellSpec(name, seed, config, overrides))
-    for cell in cells[1:]:
+    for cell in cells:
+        first = bases[cell.seed if matrix.vary else 0]
         for setting in _SAME:
-            if _get(cell.config, setting) != _get(cells[0].config, setting):
+            if _get(cell.config, setting) != _get(first.config, setting):
                 raise UsageError(f"rows.{cell.row}: {setting} must be the same for all rows: move it to [settings]")
     return cells
+
+
+def _varied(tree: Mapping[str, Any], matrix: Matrix, seed: int) -> dict[str, Any]:
+    """``tree`` with ``seed`` and what the comparison has vary with it."""
+    result = {**tree, "seed": seed}
+    for name, values in matrix.vary.items():
+        section, parts = result, name.split(".")
+        for part in parts[:-1]:
+            inner = section.get(part)
+            section[part] = section = {**inner} if isinstance(inner, Mapping) else {}
+        section[parts[-1]] = values[matrix.seeds.index(seed)]
+    return result
 
 
 def _config(where: str, tree: dict[str, Any]) -> Config:

@@ -13,6 +13,7 @@ from skillsd.analysis.charts import standalone
 from skillsd.analysis.compare import figures, tables
 from skillsd.analysis.compare.cell import Cell
 from skillsd.analysis.compare.figures import Picture, Pictures
+from skillsd.analysis.compare.primary import contrast
 from skillsd.analysis.compare.stats import (
     LEVEL,
     RESAMPLES,
@@ -42,9 +43,14 @@ Rows = dict[str, list[Cell]]
 
 
 def summarize(
-    cells: Sequence[Cell], baselines: Sequence[str] = ("grpo", "opd"), splits: Sequence[str] | None = None
+    cells: Sequence[Cell],
+    baselines: Sequence[str] = ("grpo", "opd"),
+    splits: Sequence[str] | None = None,
+    primary: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """All numbers, JSON-able. Shares are in [0, 1]; an interval is 95 %, see :mod:`skillsd.analysis.compare.stats`.
+
+    ``primary``: the contrasts (row, against) that were declared beforehand; those without cells are left out.
 
     A baseline without cells is left out. ``splits``: those to show; default: all that the cells have. Raises
     :class:`SkillSDError` for no cells, for two of the same row and seed, and for cells with different tasks.
@@ -63,6 +69,7 @@ def summarize(
         "level": LEVEL,
         "resamples": RESAMPLES,
         "baselines": known,
+        "primary": [found for row, against in primary if (found := contrast(rows, row, against))],
         "splits": {split: found for split in splits if (found := _split(rows, split, known))},
         "speed": _speed(rows, known),
         "reach": _reach(rows),
@@ -109,7 +116,7 @@ def _compare(table: dict[str, Any], baselines: Sequence[str], difference: Callab
 
 def _difference(success: Mapping[str, Scores], name: str, baseline: str) -> Estimate:
     scores, other = success[name], success[baseline]
-    if baseline == "base":  # the untrained model decodes greedily: it is the same with every seed
+    if baseline == "base" and len(other) == 1:  # the untrained model decodes greedily: the same with every seed
         other = dict.fromkeys(scores, next(iter(other.values())))
     return paired_bootstrap(scores, other)
 
@@ -223,9 +230,12 @@ def _wall(seconds: Mapping[str, float]) -> float:
 
 
 def _versions(cells: Sequence[Cell]) -> dict[str, str]:
-    """Of each package; more than one where cells were run with different ones."""
-    names = dict.fromkeys(name for c in cells for name in c.versions)
-    return {name: " and ".join(dict.fromkeys(c.versions[name] for c in cells if name in c.versions)) for name in names}
+    """Of each package, and the machine's; more than one where cells were run with different ones."""
+    told = [{**c.versions, **c.machine} for c in cells]
+    return {
+        name: " and ".join(dict.fromkeys(t[name] for t in told if name in t))
+        for name in {n: 0 for t in told for n in t}
+    }
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -238,9 +248,10 @@ def write(
     *,
     baselines: Sequence[str] = ("grpo", "opd"),
     splits: Sequence[str] | None = None,
+    primary: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Write the three files and the folder of figures into ``out``; returns what :func:`summarize` found."""
-    summary = summarize(cells, baselines, splits)
+    summary = summarize(cells, baselines, splits, primary)
     out.mkdir(parents=True, exist_ok=True)
     name = out.resolve().name
     pictures = Pictures(
@@ -255,6 +266,7 @@ def write(
         name=name,
         summary=summary,
         overview=tables.overview(summary),
+        primary=tables.primary(summary),
         sections=[
             (tables.heading(split, table), pictures.splits[split], tables.of_split(summary, split))
             for split, table in summary["splits"].items()

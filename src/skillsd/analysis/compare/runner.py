@@ -75,9 +75,10 @@ class Comparison:
         self.matrix, self.out, self.jobs, self.threads, self.gpus = matrix, out, jobs, threads, gpus
         self.keep_runs = keep_runs
         specs = expand(matrix)
-        taskset = make_taskset(specs[0].config.env.name, **specs[0].config.env.options)
-        for split in matrix.splits:
-            boundary.tasks_of(taskset, split)  # what is wrong is better found now than after the first cell
+        for spec in (spec for spec in specs if spec.row == "base"):
+            taskset = make_taskset(spec.config.env.name, **spec.config.env.options)
+            for split in matrix.splits:
+                boundary.tasks_of(taskset, split)  # what is wrong is better found now than after the first cell
         self.progress = [self._check(spec) for spec in specs]
         self.stopped = False
 

@@ -147,6 +147,19 @@ def _student(values: Mapping[int, float], level: float, lowest: float) -> Estima
     return Estimate(mean, max(lowest, mean - half), min(1.0, mean + half), seeds, 1, p)
 
 
+def sign_flip(differences: Sequence[float]) -> float | None:
+    """The two-sided p-value of paired ``differences`` with a mean of 0, exact: the share of all ways of giving them
+    signs whose mean is at least as far from 0. None for more than 20, or for none.
+    """
+    x = np.asarray(differences, dtype=np.float64)
+    if not 0 < len(x) <= 20:
+        return None
+    sums = np.zeros(1)
+    for value in x:
+        sums = np.concatenate([sums + value, sums - value])
+    return float((np.abs(sums) >= abs(x.sum()) - _ZERO).mean())
+
+
 def student_p(t: float, freedom: int) -> float:
     """The two-sided p-value of Student's t with ``freedom`` degrees: the chance of one at least as far from 0."""
     return max(0.0, 1 - _within(math.atan(abs(t) / math.sqrt(freedom)), freedom))

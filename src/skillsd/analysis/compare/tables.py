@@ -71,6 +71,29 @@ def overview(summary: dict[str, Any]) -> str:
     return f"{rows}{base}. {duration(summary['hours'])} of training in all."
 
 
+def primary(summary: dict[str, Any]) -> Table | None:
+    """What the comparison was made to find out; None where nothing was declared."""
+    if not summary["primary"]:
+        return None
+    found = Table(
+        title="Primary contrasts, percentage points",
+        columns=["row", "against", "seeds", "accuracies", "difference", "95 % interval", "p (t)", "p (signs)", "note"],
+        rows=[
+            [
+                c["row"], c["against"], str(c["seeds"]), " and ".join(map(percent, c["levels"])), points(c["mean"]),
+                interval(c, points), p_value(c["p"]), p_value(c["p_sign"]), "; ".join(c["notes"]),
+            ]
+            for c in summary["primary"]
+        ],
+        left=2,
+        note="Declared in the comparison's file before a cell was run. The measure is the mean of a seed's last three "
+        "evaluations on held-out tasks during training; interval and p (t) are of Student's paired t over seeds, "
+        "p (signs) is exact: the share of all ways to give the seeds' differences signs that lead at least as far from "
+        "0. Everything below is exploratory.",
+    )  # fmt: skip
+    return _trimmed(found)
+
+
 def of_split(summary: dict[str, Any], split: str) -> list[Table]:
     """The rows' results, then their differences from each baseline."""
     table = summary["splits"][split]
@@ -184,6 +207,8 @@ def settings(summary: dict[str, Any]) -> Table:
 def markdown(name: str, summary: dict[str, Any], pictures: Pictures) -> str:
     """All tables, and links to the figures' files."""
     parts = [f"# {_line(name)}", overview(summary)]
+    if declared := primary(summary):
+        parts += [f"## {declared.title}", *_noted(declared)]
     for split, table in summary["splits"].items():
         parts += [f"## {_line(heading(split, table))}, in %", *_shown(pictures.splits[split])]
         for number, part in enumerate(of_split(summary, split)):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from skillsd.analysis.compare.cell import Cell, Point, SplitResult, Status, save_cell
+import torch
+
+from skillsd.analysis.compare.cell import KEPT, Cell, Point, SplitResult, Status, save_cell
 from skillsd.config import Config, ModelConfig, parse_config
 from skillsd.config.idle import without_idle
 from skillsd.envs import make_taskset
@@ -60,6 +64,8 @@ def run_cell(folder: Path) -> int:
             iterations=len(metrics),
             seconds=_seconds(metrics),
             versions=versions(),
+            metrics=kept(metrics),
+            machine=machine(),
         ),
         folder / "cell.json",
     )
@@ -110,6 +116,33 @@ def curve(metrics: list[dict[str, Any]], config: Config) -> list[Point]:
             )
         )
     return points
+
+
+def kept(metrics: list[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """What a cell keeps of a run's metrics, four digits of each; what no iteration measured is left out."""
+    table = {name: [row.get(name) for row in metrics] for name in KEPT}
+    rounded = {
+        name: [None if value is None else float(f"{value:.4g}") for value in values] for name, values in table.items()
+    }
+    return {name: values for name, values in rounded.items() if any(value is not None for value in values)}
+
+
+def machine() -> dict[str, str]:
+    """The processor, how many threads torch used, and the commit of this code where it is a checkout."""
+    model = next((line for line in _cpuinfo() if line.startswith("model name")), "").partition(":")[2].strip()
+    found = {"cpu": model or platform.processor() or platform.machine(), "threads": str(torch.get_num_threads())}
+    asked = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {**found, **({"commit": asked.stdout.strip()} if asked.returncode == 0 else {})}
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _seconds(metrics: list[dict[str, Any]]) -> dict[str, float]:
