@@ -29,14 +29,15 @@ class Method:
     rollouts: Literal["student", "teacher"] = "student"
     #: Whether the policy itself sees the skill in its rollout prompt (skill-augmented GRPO only).
     skill_in_student_prompt: bool = False
-    #: What the teacher is shown in front of the task.
-    privileged: Literal["none", "bank", "reference", "hindsight"] = "bank"
+    #: What the teacher is shown in front of the task ("plain": nothing, but it teaches all the same).
+    privileged: Literal["none", "plain", "bank", "reference", "hindsight"] = "bank"
     #: Whose weights score (or sample) under the teacher's view.
     teacher: Literal["none", "dynamic", "frozen", "ema"] = "dynamic"
     #: Whether the trajectory's reward enters the loss (GRPO).
     reward: bool = True
-    #: How distillation enters: as the loss L_SDL, or as a per-token advantage (vanilla OPD).
-    distill: Literal["none", "loss", "advantage"] = "loss"
+    #: How distillation enters: as the loss L_SDL, or as a per-token advantage (vanilla OPD); "imitation" is of the
+    #: group's best success, without a teacher.
+    distill: Literal["none", "loss", "advantage", "imitation"] = "loss"
 
     @property
     def uses_bank(self) -> bool:
@@ -47,6 +48,13 @@ class Method:
 METHODS: dict[str, Method] = {
     "skill_sd": Method("Skill-SD: GRPO + importance-weighted reverse KL to the synchronised, skill-reading teacher"),
     "grpo": Method("vanilla GRPO: reward only", privileged="none", teacher="none", distill="none"),
+    "grpo_leash": Method(
+        "control: GRPO + reverse KL to the first weights, which read no skill", privileged="plain", teacher="frozen"
+    ),
+    "grpo_imitation": Method(
+        "control: GRPO + imitation of the group's best success, which hindsight knows without any skill",
+        privileged="none", teacher="none", distill="imitation",
+    ),
     "opd": Method(
         "vanilla on-policy distillation: reverse KL to the frozen skill-reading teacher, no reward",
         teacher="frozen", reward=False, distill="advantage",

@@ -6,7 +6,7 @@ import torch
 from settings_lab import ScorerAndLearner
 from skillsd import load_config
 from skillsd.policy.loading import load_policy
-from skillsd.training.scoring import Row, assign_advantages
+from skillsd.training.scoring import Row, assign_advantages, imitate
 from skillsd.training.teacher import Teacher
 from skillsd.types import Trajectory
 
@@ -16,7 +16,7 @@ def a_batch():
     generator = torch.Generator().manual_seed(1)
 
     def ids(count):
-        return torch.randint(5, 300, (count,), generator=generator).tolist()
+        return torch.randint(5, 90, (count,), generator=generator).tolist()
 
     rows = []
     for task, sample, reward in (("a", 0, 1.0), ("a", 1, 0.0), ("b", 0, 0.5), ("b", 1, 0.5)):
@@ -93,3 +93,26 @@ def test_favours_is_the_mean_gap_over_taught_tokens(llama_folder):
         sampled = [p for p, m in zip(trajectory.logps, trajectory.action_mask, strict=True) if m]
         assert value == pytest.approx(mine - sum(sampled) / len(sampled), rel=1e-4)
     assert found[2] == 0.0
+
+
+def test_imitation_is_the_gradient_of_the_best_successs_likelihood(llama_folder):
+    """Against a plain forward pass: as a share of the token mean, and of no other row."""
+    model, found = learner_on(llama_folder, "method=grpo").model, []
+    for weight in (0.0, 0.5):
+        rows = a_batch()
+        for row in rows:
+            row.teacher_prompt_ids = None
+            logps, targets = logits(model, row.student())
+            mine = iter(logps.gather(1, targets.unsqueeze(1))[:, 0].tolist())
+            trajectory = row.trajectory
+            trajectory.logps = [next(mine) if action else 0.0 for action in trajectory.action_mask]
+            trajectory.success = trajectory.sample == 0 or trajectory.task_id == "b"
+        rows[3].trajectory.reward = 0.6  # better than the other success
+        imitate(rows, weight)
+        found.append(gradient(learner_on(llama_folder, "method=grpo"), rows)[0])
+    total, tokens = torch.zeros(()), sum(row.trajectory.action_tokens for row in rows)
+    for row in (rows[0], rows[3]):
+        logps, targets = logits(model, row.student())
+        total = total - 0.5 * logps.gather(1, targets.unsqueeze(1)).sum() / tokens
+    for without, with_it, expected in zip(*found, torch.autograd.grad(total, list(model.parameters())), strict=True):
+        torch.testing.assert_close(with_it - without, expected, atol=1e-5, rtol=1e-2)

@@ -20,6 +20,7 @@ from skillsd.policy.loading import precision
 from skillsd.policy.packing import TokenRow, micro_batches
 from skillsd.policy.scoring import score_tokens, top_candidates
 from skillsd.policy.selfcheck import is_dense
+from skillsd.skills.summarize.intake import best_of_each_task
 from skillsd.training.teacher import Teacher
 from skillsd.types import Trajectory
 
@@ -93,6 +94,17 @@ def assign_advantages(rows: Sequence[Row], eps: float) -> dict[str, float]:
                 row.advantage = advantage
     spread = torch.tensor([row.advantage for row in rows])
     return {"advantage_std": float(spread.std(correction=0)), "flat_groups": flat / max(1, len(groups))}
+
+
+def imitate(rows: Sequence[Row], weight: float) -> None:
+    """Add ``weight`` to the advantage of each group's best success, if it has one.
+
+    Under the policy that sampled it, the gradient of that is the gradient of ``weight`` x its log-likelihood, as a
+    share of the batch's token mean: the weight of imitation beside that of reward.
+    """
+    chosen = {t.id for t in best_of_each_task([row.trajectory for row in rows if row.trajectory.success], 1)}
+    for row in rows:
+        row.advantage += weight * (row.trajectory.id in chosen)
 
 
 def padded(rows: Sequence[Sequence[float]], width: int) -> Tensor:

@@ -15,8 +15,8 @@ from skillsd.seeding import derive_seed, permutation
 from skillsd.skills.retrieval import separation
 from skillsd.training.hints import as_shown, from_bank, from_reference, in_hindsight
 from skillsd.training.parts import Parts
-from skillsd.training.scoring import Row, Scores, assign_advantages
-from skillsd.types import Hints, Task, Trajectory
+from skillsd.training.scoring import Row, Scores, assign_advantages, imitate
+from skillsd.types import Hint, Hints, Task, Trajectory
 
 
 class Trainer(Parts):
@@ -37,6 +37,8 @@ class Trainer(Parts):
         hints |= self.look_back(batch.trajectories)
         rows = [self.views.row(played, hints.get(played.task_id)) for played in batch.trajectories]
         groups = assign_advantages(rows, self.config.loss.advantage_eps)  # A_i = (R_i - mean R) / std R
+        if self.spec.distill == "imitation":
+            imitate(rows, self.config.loss.weight_at(self.iteration))
         self.look_ahead()
         scores, shown = self.score(rows, hints)  # log pi_theta(tau | x) and log pi_T(tau | S(x), x), token by token
         losses = self.update(rows, scores)  # theta <- theta - eta * grad(L_GRPO + lambda * L_SDL)
@@ -65,6 +67,8 @@ class Trainer(Parts):
         def find() -> Hints:
             if self.spec.privileged == "reference":
                 return self.shown(from_reference(tasks, self.taskset))
+            if self.spec.privileged == "plain":
+                return {task.id: Hint(None, None) for task in tasks}
             return self.shown(from_bank(tasks, self.bank)) if self.spec.uses_bank else {}
 
         return self.processes.from_main(find)
