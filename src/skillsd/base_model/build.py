@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from skillsd.base_model.episodes import VIEWS, Lesson, lessons
+from skillsd.base_model.episodes import Lesson, lessons
 from skillsd.base_model.fit import Report, Size, by_length, compose_embeddings, fit, new_model, save
 from skillsd.base_model.tokenizer import ASSISTANT, END, PAD, USER, parts, room_rows, train_tokenizer
 from skillsd.envs.sokoban.game import DIRECTIONS
@@ -26,7 +26,8 @@ class Recipe(Size):
     """Everything that the weights depend on."""
 
     two_boxes: float = 0.4
-    views: tuple[tuple[str, float], ...] = VIEWS
+    #: (seed, how many, hashes of excluded levels, share of levels with two boxes) to episodes.
+    lessons: Callable[[int, int, frozenset[str], float], Iterator[Lesson]] = lessons
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class Encoder:
         return Example(ids, moves, [[t[d] for d in DIRECTIONS] for t in lesson.targets], form)
 
 
-def make_tokenizer(seed: int, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on prompts, moves and the skills of ``seed``."""
+def make_tokenizer(recipe: Recipe, excluded: frozenset[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on prompts, moves and skills."""
     corpus = [PROMPT, INVALID] * 100 + [format_action(d) for d in DIRECTIONS] * 1000  # one token for each move
-    skills = (lesson.skill for lesson in lessons(seed, 2000, excluded))
+    skills = (lesson.skill for lesson in recipe.lessons(recipe.seed, 2000, excluded, 0.4))
     corpus += [skill_view(skill, "") for skill in skills if skill is not None]
     return train_tokenizer(corpus, whole=room_rows())
 
@@ -116,7 +117,7 @@ def build(
     ``report`` is called with (episodes done, episodes in all, loss, seconds).
     """
     torch.manual_seed(recipe.seed)
-    tokenizer = make_tokenizer(recipe.seed, excluded)
+    tokenizer = make_tokenizer(recipe, excluded)
     encoder = Encoder(tokenizer)
     pad = encoder.token(PAD)
     model = new_model(tokenizer, recipe)
@@ -133,5 +134,5 @@ def build(
 
 
 def _batches(encoder: Encoder, recipe: Recipe, excluded: frozenset[str]) -> Iterator[list[Example]]:
-    stream = lessons(recipe.seed + 1, recipe.episodes, excluded, recipe.two_boxes, recipe.views)
+    stream = recipe.lessons(recipe.seed + 1, recipe.episodes, excluded, recipe.two_boxes)
     return by_length(map(encoder.example, stream), lambda e: len(e.ids), recipe)

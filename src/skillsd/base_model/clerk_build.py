@@ -34,7 +34,7 @@ ANSWER_WEIGHT = 0.1
 class Recipe(Size):
     """Everything that the weights depend on."""
 
-    episodes: int = 40_000
+    episodes: int = 32_000
     batch: int = 8  # twice the updates of 16, which copying needs
 
 

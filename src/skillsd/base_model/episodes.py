@@ -52,7 +52,7 @@ def novice(board: Board) -> Moves:
     open_ = [d for d in DIRECTIONS if d in ("up", "down") or _does_something(board, d)]
     ahead = [("up", r < row), ("down", r > row), ("left", c < column), ("right", c > column)]
     keen = [d for d, wanted in ahead if wanted and d in open_] or open_
-    return _mix([(0.5, _uniform(keen)), (0.5, _uniform(open_))])
+    return mix([(0.5, uniform(keen)), (0.5, uniform(open_))])
 
 
 def _does_something(board: Board, direction: str) -> bool:
@@ -63,11 +63,13 @@ def _does_something(board: Board, direction: str) -> bool:
     return there != "#"
 
 
-def _uniform(moves: list[str]) -> Moves:
+def uniform(moves: list[str]) -> Moves:
+    """Each of ``moves`` as likely as any other."""
     return {d: 1 / len(moves) for d in moves}
 
 
-def _mix(parts: list[tuple[float, Moves]]) -> Moves:
+def mix(parts: list[tuple[float, Moves]]) -> Moves:
+    """The weighted sum of distributions."""
     return {d: sum(weight * moves.get(d, 0.0) for weight, moves in parts) for d in DIRECTIONS}
 
 
@@ -95,12 +97,12 @@ class Reader:
         if state_of(board) not in self.table:
             return novice(board)
         if self.view == "success":
-            good = self._planned(board) or best_moves(board, self.table)
-            return _mix([(0.97, _uniform(good)), (0.03, _uniform(list(DIRECTIONS)))])
+            good = self.planned(board) or best_moves(board, self.table)
+            return mix([(0.97, uniform(good)), (0.03, uniform(list(DIRECTIONS)))])
         weak = novice(board)
         if self.view != "failure":
             return weak
-        mixed = _mix([(0.6, weak), (0.4, _uniform(best_moves(board, self.table)))])
+        mixed = mix([(0.6, weak), (0.4, uniform(best_moves(board, self.table)))])
         if self.fatal and board.row_col(board.player) == self.fatal.stand:
             box = self.fatal.box[0] * board.stride + self.fatal.box[1]
             if board.cells[box] in "XT":
@@ -108,11 +110,15 @@ class Reader:
         total = sum(mixed.values())
         return {d: p / total for d, p in mixed.items()}
 
-    def _planned(self, board: Board) -> list[str]:
+    def planned(self, board: Board) -> list[str]:
+        """The moves with which the plan goes on; none where it does not apply."""
         step = self.plan.get(board.positions("box"))
         if step is None:
             return []
         stand, direction = step
+        box = stand + board.deltas[direction]
+        if board.cells[stand] not in "_OPS" or board.cells[box + board.deltas[direction]] not in "_OPS":
+            return []  # a plan of another room
         return [direction] if board.player == stand else _walk(board, stand)
 
 
@@ -132,7 +138,8 @@ def _walk(board: Board, goal: int) -> list[str]:
     return [d for d in DIRECTIONS if far.get(board.player + board.deltas[d], left) < left]
 
 
-def _play(rng: random.Random, board: Board, policy: Reader, noise: float, turns: int) -> Lesson:
+def play(rng: random.Random, board: Board, policy: Reader, noise: float, turns: int) -> Lesson:
+    """An episode of ``policy``, a share of ``noise`` of its moves a novice's."""
     boards, taken, targets = [], [], []
     lost = 0
     for _ in range(turns):
@@ -149,9 +156,9 @@ def _play(rng: random.Random, board: Board, policy: Reader, noise: float, turns:
     return Lesson(None, boards, taken, targets)
 
 
-def _attempt(rng: random.Random, level: str, table: dict[State, int], noise: float, turns: int) -> list[str]:
+def attempt(rng: random.Random, level: str, table: dict[State, int], noise: float, turns: int) -> list[str]:
     """Moves of a player between novice (1) and solver (0), whose trajectory becomes a skill."""
-    return _play(rng, Board(level), Reader(level, table, "success", [], None), noise, turns).taken
+    return play(rng, Board(level), Reader(level, table, "success", [], None), noise, turns).taken
 
 
 def lessons(
@@ -159,14 +166,13 @@ def lessons(
     count: int,
     excluded: frozenset[str],
     two_boxes: float = 0.4,
-    views: tuple[tuple[str, float], ...] = VIEWS,
 ) -> Iterator[Lesson]:
     """``count`` episodes of ``seed``, on generated levels whose hash is not ``excluded``.
 
-    ``two_boxes`` is the share of levels with two boxes, ``views`` the weight of each view.
+    ``two_boxes`` is the share of levels with two boxes.
     """
     rng = random.Random(derive_seed(seed, "lessons"))
-    names, weights = zip(*views, strict=True)
+    names, weights = [name for name, _ in VIEWS], [weight for _, weight in VIEWS]
     foreign: Skill | None = None  # the last skill of an earlier level
     made = index = 0
     while made < count:
@@ -182,7 +188,7 @@ def lessons(
             noise = rng.choice((0.0, 0.3, 0.6)) if view == "success" else 1.0
             skill, plan, fatal = None, [], None
             if view in ("success", "failure"):
-                found = replay(level.text, _attempt(rng, level.text, table, noise, turns))
+                found = replay(level.text, attempt(rng, level.text, table, noise, turns))
                 if found.end.solved != (view == "success"):
                     continue
                 skill, plan, fatal = tell(found), found.pushes, found.fatal[0] if found.fatal else None
@@ -191,7 +197,7 @@ def lessons(
                     continue
                 skill = foreign
             reader = Reader(level.text, table, view, plan, fatal)
-            played = _play(rng, Board(level.text), reader, rng.choice((0.0, 0.2, 0.5, 1.0)), turns)
+            played = play(rng, Board(level.text), reader, rng.choice((0.0, 0.2, 0.5, 1.0)), turns)
             yield Lesson(skill, played.boards, played.taken, played.targets)
             made += 1
             own = skill if view != "foreign" else own

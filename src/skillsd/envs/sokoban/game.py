@@ -113,6 +113,14 @@ def canonical_hash(text: str) -> str:
     return hashlib.sha256(min(views).encode()).hexdigest()
 
 
+def room_hash(text: str) -> str:
+    """:func:`canonical_hash` of the room, its boxes and targets alone: wherever the player, and the room, may be."""
+    rows = text.translate({ord(PLAYER): FLOOR, ord(PLAYER_ON_TARGET): TARGET}).strip("\n").splitlines()
+    inside = [(r, c) for r, row in enumerate(rows) for c, cell in enumerate(row) if cell != WALL]
+    (top, bottom), (left, right) = ((min(places), max(places) + 1) for places in zip(*inside, strict=True))
+    return canonical_hash("\n".join(row[left:right] for row in rows[top:bottom]))
+
+
 def read_boxoban(text: str) -> list[str]:
     """Levels of a Boxoban file (``# @ $ .`` with ``;`` title lines), in this project's glyphs.
 
