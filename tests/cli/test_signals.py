@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,7 +18,7 @@ from skillsd.config import ModelConfig
 from skillsd.policy.loading import load_policy
 from skillsd.runs.checkpoint import latest
 from skillsd.runs.folder import RunDir
-from skillsd.system.interrupt import ONE_PRESS, at_once, cut_short, exit_code, on_interrupt
+from skillsd.system.interrupt import AGAIN, ONE_PRESS, at_once, cut_short, exit_code, on_interrupt
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
 TINY = [
@@ -82,9 +83,9 @@ def test_evaluation_ends_at_once_and_says_by_what(llama_folder):
         [sys.executable, "-m", "skillsd", "evaluate", str(llama_folder), "--samples", "50", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(1.5)
+    time.sleep(1.5)  # wherever it may be then
     process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=120)
     if process.returncode != -signal.SIGTERM:  # before Python had come to our first line
         assert process.returncode == 128 + signal.SIGTERM
         assert "interrupted" in error
@@ -218,6 +219,53 @@ def test_a_listener_whose_reader_is_gone_does_not_end_a_run(tmp_path, llama_fold
 
     settings = load_config("sokoban-smoke", [*TINY, f"model.path={llama_folder}", "trainer.iterations=1"])
     assert train(settings, tmp_path / "run", listen=listen).iterations == 1
+
+
+class Deaf:
+    """Interrupts itself where exceptions go nowhere."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_went_nowhere_comes_again():
+    def work():
+        with at_once():
+            Deaf()
+            time.sleep(30)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert time.monotonic() - started < 10
+    assert exit_code() == 128 + signal.SIGTERM
+
+
+def test_an_interrupt_comes_once_while_things_are_closed():
+    closed = []
+
+    @contextmanager
+    def slow():
+        try:
+            yield
+        finally:
+            time.sleep(3 * AGAIN)
+            closed.append("first")
+
+    def work():
+        with at_once():
+            try:
+                with slow():
+                    signal.raise_signal(signal.SIGTERM)
+            finally:
+                time.sleep(3 * AGAIN)
+                closed.append("second")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    time.sleep(2 * AGAIN)  # and none comes afterwards
+    assert closed == ["first", "second"]
 
 
 def test_what_a_signal_ended_before_in_the_same_process_is_over():

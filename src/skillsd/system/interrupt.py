@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +14,8 @@ from typing import NoReturn
 #: ctrl-C, ``kill`` (and whoever else manages processes), a terminal that was closed, and the warnings of schedulers
 #: (Slurm's ``--signal=USR1@120``; the soft limit of processor time).
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+#: Seconds after which an interrupt comes again if it went nowhere.
+AGAIN = 0.5
 #: Seconds within which several signals are one: ``timeout``, job schedulers and closing terminals send more than one.
 ONE_PRESS = 0.3
 
@@ -51,16 +56,39 @@ def on_interrupt(first: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Within the block every signal to stop raises ``KeyboardInterrupt``, so that what is open gets closed."""
+    """Within the block every signal to stop raises ``KeyboardInterrupt``, so that what is open gets closed.
+
+    It comes again until the block is left: what is raised in a callback of the garbage collector, of a weak reference
+    or of a C library goes nowhere.
+    """
     global _at_once
     _at_once = False  # what a signal ended before, in the same process, is over
+    left = threading.Event()
+
+    def remind(number: int) -> None:
+        while not left.wait(AGAIN):
+            os.kill(os.getpid(), number)
 
     def handler(number: int, frame: object) -> None:
+        if cut_short() and _on_its_way(sys.exc_info()[1]):
+            return
         _note(number)
+        if not cut_short():
+            threading.Thread(target=remind, args=(number,), daemon=True).start()
         _cut()
 
     with _handled_by(handler):
-        yield
+        try:
+            yield
+        finally:
+            left.set()
+
+
+def _on_its_way(error: BaseException | None) -> bool:
+    """Whether what is being closed now is closed because of an interrupt."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _cut() -> NoReturn:
