@@ -40,7 +40,7 @@ def byte_tokenizer(template=CHATML, **more):
     return made
 
 
-def save_model(folder, kind="llama", template=CHATML):
+def save_model(folder, kind="llama", template=CHATML, **changes):
     torch.manual_seed(0)
     tokenizer = chat_tokenizer(template)
     shape = {
@@ -52,6 +52,7 @@ def save_model(folder, kind="llama", template=CHATML):
         "intermediate_size": 48,
         "max_position_embeddings": 2048,
         "initializer_range": 0.3,  # far from uniform, so that parity errors show
+        **changes,
     }
     if kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**shape))

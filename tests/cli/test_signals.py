@@ -96,7 +96,7 @@ def test_evaluation_ends_at_once_and_says_by_what(llama_folder):
 def test_a_warm_up_saves_what_was_learnt_at_any_signal(tmp_path, llama_folder):
     out, last = (
         tmp_path / "warm",
-        ["--demonstrations", "1000000", "--batch", "2", "--until", "2", "--measure-every", "5"],
+        ["--demonstrations", "1000000", "--batch", "2", "--until", "1", "--measure-every", "5"],
     )
     settings = [f"model.path={llama_folder}", "rollout.max_turns=2", "eval.tasks=1"]
     words = [sys.executable, "-m", "skillsd", "warm-up", "sokoban-smoke", "--out", out]

@@ -90,3 +90,19 @@ def test_the_learning_rate_warms_up_and_falls_in_a_line():
     assert [linear.lr_at(i, 10) for i in (1, 6, 10, 11)] == pytest.approx([0.1, 0.05, 0.01, 0.0])
     both = OptimConfig(lr=0.1, schedule="linear", warmup_iterations=2)
     assert [both.lr_at(i, 10) for i in (1, 2, 3)] == pytest.approx([0.05, 0.09, 0.08])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("skills.wait=1", "either true or false"),
+        ('skills.wait="yes"', "either true or false"),
+        ('trainer.fsdp="true"', "either true or false"),
+        ("loss.positive_only=0.0", "either true or false"),
+        ("loss.clip_low=1", "less than 1"),
+        ("loss.advantage_eps=1e9", "less than or equal to 1"),
+    ],
+)
+def test_what_would_have_no_effect_or_another_one_is_refused(setting, reason):
+    with pytest.raises(UsageError, match=reason):
+        load_config("sokoban", [setting])

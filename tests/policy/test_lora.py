@@ -172,3 +172,25 @@ def test_paths_that_hold_no_model_are_refused_in_one_line(tmp_path, path, reason
     with pytest.raises(SkillSDError, match=reason) as caught:
         load_policy(ModelConfig(path=path, device="cpu"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"lora_targets": ["q_proj", "nonsense"]}, "there is no 'nonsense'; among what there is: .*q_proj"),
+        ({"lora_targets": ["rm_head"]}, "there is no 'rm_head'"),
+        ({"lora_rank": 65536}, "65536 is more than any weight of this model can use; at most"),
+        ({"lora_targets": ["embed_tokens", "lm_head"]}, "are one weight"),
+        ({"lora_targets": ".*(embed_tokens|lm_head)"}, "are one weight"),
+    ],
+)
+def test_adapters_that_could_not_be_kept_are_refused_at_start(tmp_path, options, reason):
+    folder = save_model(tmp_path, "llama", tie_word_embeddings=True)
+    config = ModelConfig(path=str(folder), device="cpu", **{"lora_rank": 4, **options})
+    with pytest.raises(SkillSDError, match=reason):
+        load_policy(config, train=True)
+
+
+def test_targets_may_be_ends_of_names(llama_folder):
+    model = adapted(llama_folder, lora_targets=["0.self_attn.q_proj", "up_proj"])
+    assert any("lora_" in name for name, _ in model.named_parameters())

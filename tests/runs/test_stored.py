@@ -48,6 +48,5 @@ def test_a_comparison_keeps_its_finished_cells(old):
     comparison = Comparison(load_matrix("matrix.toml"), Path("compared"), jobs=1, threads=1)
     assert [progress.state for progress in comparison.progress] == ["done"] * 3  # before anything was run
     cells = comparison.run()
-    assert write(cells, Path("compared"), baselines=["grpo"], splits=["test"]) == json.loads(
-        Path("expected_results.json").read_text("utf-8")
-    )
+    wanted = json.loads(Path("expected_results.json").read_text("utf-8"))
+    assert write(cells, Path("compared"), baselines=["grpo"], splits=["test"]) == {**wanted, "primary": []}

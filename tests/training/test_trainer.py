@@ -279,7 +279,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         return original(*arguments, **named)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(SkillSDError, match="previous one is intact"):
+    with pytest.raises(SkillSDError, match=r"No space left.*step-000001 is intact"):
         train(config(), out)
     assert latest(RunDir(out)).name == "step-000001"
     assert train(config(), out, resume=True).iterations == 3
@@ -370,3 +370,10 @@ def test_the_process_environment_is_not_needed(tmp_path):
     command = [sys.executable, "-m", "skillsd", "presets", "--json"]
     out = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert "skill_sd" in json.loads(out.stdout)["methods"]
+
+
+def test_a_teacher_without_room_is_refused_in_the_first_iteration(tmp_path):
+    with pytest.raises(SkillSDError, match="= 8 leaves the teacher no room"):
+        train(config("teacher.max_prompt_tokens=8"), tmp_path / "run")
+    assert not numbers(tmp_path / "run")
+    train(config("teacher.max_prompt_tokens=8", "method=grpo", "trainer.iterations=1"), tmp_path / "grpo")

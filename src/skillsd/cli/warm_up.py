@@ -25,7 +25,7 @@ def warm_up(
     batch: Annotated[int, typer.Option(min=1, help="Demonstrations a step.")] = 16,
     lr: Annotated[float, typer.Option(min=0, callback=finite, help="Learning rate.")] = 1e-4,
     until: Annotated[
-        float, typer.Option(min=0, callback=finite, help="Stop at this greedy accuracy on training tasks.")
+        float, typer.Option(min=0, max=1, callback=finite, help="Stop at this greedy accuracy on training tasks.")
     ] = 0.15,
     measure_every: Annotated[int, typer.Option(min=1, help="Steps between measurements.")] = 10,
     as_json: Json = False,

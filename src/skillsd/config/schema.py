@@ -18,7 +18,7 @@ from skillsd.methods import METHODS, Method, Shown
 class Section(BaseModel):
     """A table of settings: unknown keys are refused, values are checked and cannot change.
 
-    Numbers are finite and of a moderate size; true and false are none.
+    Numbers are finite and of a moderate size; true and false are none, and nothing else is true or false.
     """
 
     model_config = ConfigDict(
@@ -30,6 +30,8 @@ class Section(BaseModel):
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and bool not in _types(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("true and false are no values of it")
+        if not isinstance(value, bool) and _types(cls.model_fields[str(info.field_name)].annotation) == {bool}:
+            raise ValueError("is either true or false")
         return value
 
     @field_validator("*", mode="after")
@@ -170,8 +172,8 @@ class SummarizerConfig(Section):
 class LossConfig(Section):
     """The losses (arXiv:2604.10674)."""
 
-    clip_low: float = Field(0.2, ge=0)
-    clip_high: float = Field(0.28, ge=0)
+    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below 1 - clip_low, ...")
+    clip_high: float = Field(0.28, ge=0, description="... and above 1 + clip_high")
     #: The paper's best of {0.01, 0.005, 0.001, 0.0005}; ``method`` may set it to 0.
     distill_weight: float = Field(0.001, ge=0, description="lambda")
     distill_warmup: int = Field(0, ge=0, description="iterations over which lambda rises from 0")
@@ -181,7 +183,7 @@ class LossConfig(Section):
     gate_beta: float = Field(0.0, ge=0, description="SDAR's gate on tokens (there 5); 0: none")
     token_share: float = Field(1.0, gt=0, le=1, description="share of tokens, by |l|, that are distilled")
     positive_only: bool = Field(False, description="distil only trajectories with a positive advantage")
-    advantage_eps: float = Field(1e-8, gt=0)
+    advantage_eps: float = Field(1e-8, gt=0, le=1, description="added to the rewards' standard deviation")
     tis_cap: float = Field(2.0, ge=1, description="cap of the importance weight of a sampler that is not exact")
 
     def weight_at(self, iteration: int) -> float:

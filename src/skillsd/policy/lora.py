@@ -30,6 +30,9 @@ def add(model: PreTrainedModel, config: ModelConfig) -> None:
     targets = config.lora_targets
     if isinstance(targets, list) and "all-linear" in targets:  # PEFT would look for a module of that name
         raise SkillSDError("model.lora_targets: 'all-linear' stands for every module: give it alone, not in a list")
+    _check_size(model, config.lora_rank)
+    if isinstance(targets, list):
+        _check_names(model, targets)
     settings = peft.LoraConfig(
         r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM"
     )
@@ -40,10 +43,34 @@ def add(model: PreTrainedModel, config: ModelConfig) -> None:
         if "version" in why.lower():  # transformers wants a newer PEFT
             raise SkillSDError(f"model.lora_rank: {why}: pip install -U 'skillsd[lora]'") from None
         raise SkillSDError(f"model.lora_targets: {shown(targets)}: {why}") from None
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if all(hasattr(end, "base_layer") for end in ends) and ends[0].base_layer.weight is ends[1].base_layer.weight:
+        raise SkillSDError(
+            "model.lora_targets: the embedding and the head of this model are one weight, which two adapters would "
+            "change into different ones: name one of the two"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _check_size(model: PreTrainedModel, rank: int) -> None:
+    """A rank above both sides of every weight brings nothing but memory."""
+    widest = max(min(p.shape[-2:]) for p in model.parameters() if p.ndim > 1)
+    if rank > widest:
+        raise SkillSDError(f"model.lora_rank: {rank} is more than any weight of this model can use; at most {widest}")
+
+
+def _check_names(model: PreTrainedModel, targets: list[str]) -> None:
+    """PEFT is content if one of them is there."""
+    names = [name for name, module in model.named_modules() if name and not list(module.children())]
+    lacking = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name, _ in model.named_modules())]
+    if lacking:
+        ends = sorted({name.rpartition(".")[2] for name in names})
+        raise SkillSDError(
+            f"model.lora_targets: there is no {shown(lacking[0])}; among what there is: {', '.join(ends)}"
+        )
 
 
 def has_adapter(model: PreTrainedModel) -> bool:

@@ -8,17 +8,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from skillsd.errors import SkillSDError
 from skillsd.rollouts.rollout import Dropped
-from skillsd.system.files import write_atomic
+from skillsd.system.files import regular, write_atomic
 from skillsd.types import Task, Trajectory
 
-Interval = tuple[float, float]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Interval = tuple[Share, Share]
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,18 @@ class EvalResult:
     """
 
     split: str
-    tasks: int
-    accuracy: float
+    tasks: Count
+    accuracy: Share
     accuracy_interval: Interval
-    completion: float
+    completion: Share
     completion_interval: Interval
-    pass_at_k: dict[int, float]
-    mean_turns: float
-    valid_actions: float
-    dropped: int
+    pass_at_k: dict[int, Share]
+    mean_turns: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    valid_actions: Share
+    dropped: Count
     per_task: list[dict[str, Any]]
     #: Share of scenarios of which every task was solved (AppWorld's scenario goal completion); None without scenarios.
-    scenario_accuracy: float | None = None
+    scenario_accuracy: Share | None = None
     drop_reasons: dict[str, int] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -56,7 +58,7 @@ class EvalResult:
     def load(cls, path: Path) -> EvalResult:
         """Read what :meth:`save` wrote. Raises :class:`SkillSDError` (one line) for anything else."""
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
+            return TypeAdapter(cls).validate_json(regular(path).read_bytes())
         except (OSError, ValidationError) as error:
             reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
             raise SkillSDError(f"{path}: not the result of an evaluation ({reason}); move it away") from None

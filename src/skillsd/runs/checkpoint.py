@@ -34,7 +34,7 @@ from skillsd.runs.episodes import read_trajectories, write_trajectories
 from skillsd.runs.folder import RunDir
 from skillsd.runs.health import AlarmState
 from skillsd.skills.bank import SkillBank
-from skillsd.system.files import put_in_place, remove, sync, tidy
+from skillsd.system.files import put_in_place, regular, remove, sync, tidy
 from skillsd.types import Trajectory
 
 #: Trajectories of the next iteration.
@@ -125,9 +125,9 @@ def save(
         put_in_place(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise SkillSDError(
-            f"checkpoint {final.name} could not be written ({error}); the previous one is intact"
-        ) from None
+        older = latest(run)
+        left = f"; {older.name} is intact" if older else ""
+        raise SkillSDError(f"{final}: could not be written ({error}){left}") from None
     prune(run, keep)
     return final
 
@@ -152,7 +152,7 @@ def load(
 ) -> dict[str, Any]:
     """Put the weights back and return the state. Raises :class:`SkillSDError` for a corrupt checkpoint."""
     with _readable(path):
-        state = State.model_validate_json((path / "state.json").read_bytes())
+        state = State.model_validate_json(regular(path / "state.json").read_bytes())
         if state.iteration != int(path.name[5:]):
             raise ValueError(f"state.json is of iteration {state.iteration}")
         for name, known in state.files.items():
@@ -169,7 +169,7 @@ def check_model(path: Path) -> None:
     if not (path / "state.json").is_file():
         return  # a model from elsewhere
     with _readable(path):
-        state = State.model_validate_json((path / "state.json").read_bytes())
+        state = State.model_validate_json(regular(path / "state.json").read_bytes())
         for name, known in state.files.items():
             if name.endswith(".safetensors") and name != OPTIMIZER and "/" not in name:
                 _check(path, name, known)

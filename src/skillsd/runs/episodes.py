@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skillsd.errors import SkillSDError, one_line
-from skillsd.system.files import written_whole
+from skillsd.system.files import regular, written_whole
 from skillsd.types import Status, Trajectory, Turn
 
 _SCALARS = [f.name for f in dataclasses.fields(Trajectory) if f.name != "turns"]
@@ -57,7 +57,7 @@ def write_trajectories(path: str | Path, trajectories: Sequence[Trajectory]) -> 
 def read_trajectories(path: str | Path) -> list[Trajectory]:
     """Read what :func:`write_trajectories` wrote. Raises :class:`SkillSDError` for anything else."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(regular(Path(path)), page_checksum_verification=True) as file:
             table = file.read()
         if missing := [name for name in _SCHEMA.names if name not in table.column_names]:
             raise ValueError(f"no column {missing[0]}")

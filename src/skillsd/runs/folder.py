@@ -25,7 +25,7 @@ from skillsd.policy.embedded import EMBEDDED
 from skillsd.policy.embedded import path as embedded
 from skillsd.runs.episodes import read_trajectories, write_trajectories
 from skillsd.runs.record import Record, read_record
-from skillsd.system.files import locked, tidy, write_atomic
+from skillsd.system.files import locked, regular, tidy, write_atomic
 from skillsd.types import Trajectory
 
 #: Told a line of text.
@@ -73,8 +73,9 @@ class RunDir:
                 raise SkillSDError(f"{folder}: is a file where a folder belongs; move it away")
         results = self.results.glob("*.json")
         for file in (self.metrics, self.bank, self.report, *results, *map(self.trajectory_file, self.recorded())):
-            if file.is_dir():
-                raise SkillSDError(f"{file}: is a folder where a file belongs; move it away")
+            if file.exists() and not file.is_file():
+                what = "is a folder where a file belongs" if file.is_dir() else "is no regular file"
+                raise SkillSDError(f"{file}: {what}; move it away")
 
     def _failed_start(self) -> bool:
         """Whether the settings here are ours (others' stay), as what they began has not :attr:`begun`."""
@@ -112,15 +113,18 @@ class RunDir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line and wait until it is on disk; NaN and infinity become null."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(row)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(row)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SkillSDError(f"{self.metrics}: cannot be written ({error.strerror or error})") from None
 
     def record(self) -> Record:
         """What the metrics file holds, good and bad. Raises :class:`SkillSDError` if it cannot be read at all."""
         try:
-            return read_record(self.metrics.read_bytes())
+            return read_record(regular(self.metrics).read_bytes())
         except FileNotFoundError:
             return Record()
         except OSError as error:
@@ -146,7 +150,11 @@ class RunDir:
 
     def write_trajectories(self, iteration: int, trajectories: list[Trajectory]) -> None:
         """Write the trajectories of ``iteration``, whole or not at all."""
-        write_trajectories(self.trajectory_file(iteration), trajectories)
+        path = self.trajectory_file(iteration)
+        try:
+            write_trajectories(path, trajectories)
+        except OSError as error:
+            raise SkillSDError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def read_trajectories(self, iteration: int) -> list[Trajectory]:
         """The trajectories of ``iteration``. Raises :class:`SkillSDError` if they are missing or damaged."""

@@ -91,6 +91,8 @@ class SkillBank:
         self._lock = threading.RLock()
         self._upgraded = False
         self._ages: dict[str, int] = {}  # of words, as the file has them
+        if self.path.exists() and not self.path.is_file():
+            raise SkillSDError(f"{self.path}: not a usable skill bank (no regular file)")
         if not create and self.path.is_file() and not self.path.stat().st_size:
             raise SkillSDError(f"{self.path}: not a usable skill bank (the file is empty); checkpoints hold copies")
         with self._errors("not a usable skill bank"):

@@ -6,9 +6,11 @@ with a dot and end in ``.tmp``, ``.old`` or ``.deleted`` are what a killed proce
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +40,16 @@ def read_text(path: str | Path, largest: int = LARGEST_TEXT) -> str:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"byte {error.start} is no UTF-8; save it as UTF-8") from None
+
+
+def regular(path: Path) -> Path:
+    """``path``. Raises ``OSError`` unless it is, or leads to, a regular file: a pipe might never end."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path
 
 
 @contextmanager

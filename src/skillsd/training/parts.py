@@ -73,6 +73,8 @@ class Parts:
         show(self.config.skills.shown, {}, 0, self.taskset, self.by_id)  # refuses what the task set cannot do
         if told := spare(self.config):
             self.warn(told)
+        if self.config.env.test_split == self.config.env.train_split:
+            self.warn("env.test_split is env.train_split: evaluations are of tasks that are trained on")
         if isinstance(self.taskset, HasReference):
             return
         name = self.config.env.name

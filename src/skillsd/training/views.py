@@ -30,7 +30,8 @@ class Views:
         """
         chat, plain = self.policy.chat, trajectory.prompt
         student = chat.prompt(plain) if self.spec.rollouts == "teacher" else trajectory.prompt_ids
-        if hint is None or self.spec.distill == "none":
+        self._check_room(trajectory.task_id, len(student))
+        if hint is None or self.spec.distill in ("none", "imitation"):
             return Row(trajectory, student, None)
         trajectory.teacher_skill_id = hint.id
         teacher = chat.prompt(skill_view(hint.skill, plain) if hint.skill else plain)
@@ -48,6 +49,14 @@ class Views:
             self.outgrown += 1
             return Row(trajectory, student, None)
         return Row(trajectory, student, teacher)
+
+    def _check_room(self, task_id: str, plain: int) -> None:
+        """Found in the first iteration, and not when the first skill is there."""
+        if self.spec.distill in ("loss", "advantage") and plain >= self.config.teacher.max_prompt_tokens:
+            raise SkillSDError(
+                f"task {task_id}: its prompt has {plain} tokens without any skill: teacher.max_prompt_tokens = "
+                f"{self.config.teacher.max_prompt_tokens} leaves the teacher no room"
+            )
 
     def share_with_skill(self, rows: Sequence[Row], hints: Hints) -> float:
         """Share of rows whose teacher ids hold the skill's text. Raises if a row has a skill and none holds it."""

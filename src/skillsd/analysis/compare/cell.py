@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skillsd.errors import SkillSDError
-from skillsd.system.files import write_atomic
+from skillsd.system.files import regular, write_atomic
 
 #: Of a run's metrics what a cell keeps beside its curve: enough to judge how the training went.
 KEPT = (
@@ -70,7 +70,7 @@ class Status(_Strict):
 def load_status(path: Path) -> Status | None:
     """None for a file that is not there (yet), or not whole."""
     try:
-        return Status.model_validate_json(path.read_bytes())
+        return Status.model_validate_json(regular(path).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -83,7 +83,7 @@ def save_cell(cell: Cell, path: Path) -> None:
 def load_cell(path: Path) -> Cell:
     """Raises :class:`SkillSDError` (one line) for a file that is not a whole cell."""
     try:
-        cell = Cell.model_validate_json(path.read_bytes())
+        cell = Cell.model_validate_json(regular(path).read_bytes())
         for name, split in cell.after.items():
             if not len({*split.task_ids}) == len(split.task_ids) == len(split.success) == len(split.completion):
                 raise ValueError(f"{name}: not one result for each task")

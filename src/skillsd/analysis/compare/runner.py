@@ -19,7 +19,7 @@ from skillsd.config import Config, parse_config
 from skillsd.envs import boundary, make_taskset
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.runs.folder import RunDir
-from skillsd.system.files import locked, write_atomic
+from skillsd.system.files import locked, regular, write_atomic
 from skillsd.system.interrupt import on_interrupt
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -206,7 +206,7 @@ class Comparison:
 def _read(file: Path) -> str:
     """Raises :class:`SkillSDError` for what cannot be read."""
     try:
-        return file.read_text("utf-8", errors="replace")
+        return regular(file).read_text("utf-8", errors="replace")
     except OSError as error:
         raise SkillSDError(f"{file}: cannot be read ({error.strerror})") from None
 
