@@ -94,6 +94,9 @@ def test_an_estimator_added_as_described_is_exact_and_trains(run, patched):
 def test_an_environment_and_a_summariser_written_as_described_train(run, tmp_path):
     (tmp_path / "guess.py").write_text(example("An environment", "python"), "utf-8")
     (tmp_path / "terse.py").write_text(example("A summariser", "python"), "utf-8")
+    for line in re.findall(r"`skillsd ([^`]*guess:Guess[^`]*)`", PAGE):  # as they stand there, only smaller
+        small = [word for setting in SMALL for word in ("--set", setting)] if line.startswith("train") else []
+        run("-m", "skillsd", *line.split(), *small)
     assert run("-m", "skillsd", "env", "check", "guess:Guess", "--json").strip()
     train(run, "env.name=guess:Guess", "skills.summarizer=terse:Terse")
     assert "What was said" in run("-m", "skillsd", "skills", "list", "run", "--json")

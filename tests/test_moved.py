@@ -38,6 +38,17 @@ def test_an_old_name_leads_to_where_things_are_now(name):
         _ = old.nothing_of_the_kind
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("config", "toml_value"), ("policy.scoring", "micro_batches"), ("training", "train"), ("training", "RunResult"),
+     ("integrations.seeds", "SeededTasks"), ("compare.worker", "run_cell"), ("compare.tables", "grid")],
+)  # fmt: skip
+def test_a_name_is_found_where_version_0_1_had_it(module, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert hasattr(importlib.import_module(f"skillsd.{module}"), name)
+
+
 def test_a_script_of_version_0_1_runs():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

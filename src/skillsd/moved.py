@@ -15,6 +15,7 @@ from typing import Any
 MOVED = {
     "acting": "rollouts.actors",
     "alarm": "runs.health",
+    "cache": "system.cache",
     "checkpoint": "runs.checkpoint",
     "doctor": "cli.doctor",
     "evaluation": "analysis.evaluate rollouts.playing rollouts.results",
@@ -23,11 +24,13 @@ MOVED = {
     "idle": "config.idle",
     "integrations.gymnasium": "envs.adapters.gymnasium",
     "integrations.openenv": "envs.adapters.openenv",
+    "integrations.seeds": "envs.adapters.seeds",
     "integrations.textarena": "envs.adapters.textarena",
     "interrupt": "system.interrupt",
     "learner": "training.learner training.scoring",
     "metrics": "runs.health",
     "overrides": "config.overrides",
+    "pages": "analysis.pages",
     "parallel": "distributed.processes",
     "probe": "analysis.probe",
     "progress": "runs.progress",
@@ -51,7 +54,8 @@ MOVED = {
     "web": "system.web",
     "zero": "distributed.zero",
     **{
-        f"compare{name}": f"analysis.compare{name}" for name in ("", ".cell", ".matrix", ".report", ".runner", ".stats")
+        f"compare{part}": f"analysis.compare{part}"
+        for part in ("", ".cell", ".figures", ".live", ".matrix", ".report", ".runner", ".stats", ".tables", ".worker")
     },
 }
 

@@ -12,6 +12,7 @@ from skillsd.config.loading import (
     with_model,
     with_overrides,
 )
+from skillsd.config.overrides import toml_value
 from skillsd.config.schema import (
     Config,
     EnvConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "parse_config",
     "presets",
     "read_tree",
+    "toml_value",
     "with_environment",
     "with_model",
     "with_overrides",

@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from skillsd.policy.dense import Dense
 from skillsd.policy.packing import TokenRow, pack
+from skillsd.policy.packing import micro_batches as micro_batches  # where version 0.1 had it
 from skillsd.policy.positions import same_rotary
 from skillsd.policy.selfcheck import is_dense
 
