@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from skillsd import load_config, train
-from skillsd.errors import UsageError
+from skillsd.errors import SkillSDError, UsageError
 from skillsd.runs.folder import RunDir
 from skillsd.skills import SkillBank
 
@@ -158,3 +158,25 @@ def test_trying_a_summariser_changes_nothing(serve, tmp_path, monkeypatch):
     done = tried("--trajectory", "9/none/0")
     assert (done.returncode, "holds no trajectory" in " ".join(done.stderr.split())) == (2, True)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("fault", "iterations"), [("no_model", 1), ("echo_key", 1), ("broken", 3), ("garbage", 3)])
+def test_a_run_that_never_gets_a_skill_stops_saved_and_goes_on_when_that_is_mended(serve, tmp_path, fault, iterations):
+    """What cannot be better next time stops at once; a server that is down is given three iterations."""
+    out = tmp_path / "run"
+    upkeep = ["trainer.checkpoint_every=9", "skills.retries=0"]
+    wrong = config(serve(fault), "trainer.iterations=9", *upkeep)
+    with pytest.raises(
+        SkillSDError, match=rf"iteration {iterations}: skills.summarizer = openai has given no skill.*--"
+    ):
+        train(wrong, out, evaluate=False)
+    assert len(RunDir(out).read_metrics()) == iterations
+    mended = config(serve("good"), f"trainer.iterations={iterations + 1}", *upkeep)
+    assert train(mended, out, resume=True, evaluate=False).iterations == iterations + 1
+    assert RunDir(out).read_metrics()[-1]["skills_added"] > 0
+
+
+def test_a_server_that_goes_away_later_ends_no_run(serve, tmp_path):
+    server = serve(*["good"] * 9, "broken")
+    rows, _ = trained(config(server, "trainer.iterations=6", "skills.retries=0"), tmp_path / "run")
+    assert [row["skills_failed"] for row in rows] == [0, 9, 9, 9, 9, 9]

@@ -67,7 +67,7 @@ FAULTS = {  # what it is, what is said of it, calls that it costs
     "surrogates": ("success_analysis", 2),
     "many_words": ("has 200000 characters", 2),
     "long_field": ("at most 4000", 2),
-    "no_content": ("answered nothing", 1),
+    "no_content": ("answered nothing", 2),
     "not_json": ("no chat completion.*hello", 1),
     "no_choices": ("no chat completion", 1),
     "deep": ("no chat completion", 1),

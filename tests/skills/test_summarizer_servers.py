@@ -25,6 +25,18 @@ DRAFT = json.dumps(dict.fromkeys(GOOD, "not sure yet"))
 thought = {"type": "thinking", "thinking": [text(DRAFT)]}
 called = [{"id": "1", "type": "function", "function": {"name": "json_tool_call", "arguments": WHOLE}}]
 status, headers, body = message(WHOLE)
+
+
+def stream(words, called=False):
+    """The answer in pieces, though nobody asked for that."""
+    pieces = [words[i : i + 30] for i in range(0, len(words), 30)]
+    parts = [{"tool_calls": [{"index": 0, "function": {"arguments": p}}]} if called else {"content": p} for p in pieces]
+    deltas = [{"choices": [{"delta": part, "finish_reason": None}]} for part in [{"role": "assistant"}, *parts]]
+    last = [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"total_tokens": 7}}]
+    lines = [": keep-alive", *(f"data: {json.dumps(event)}" for event in [*deltas, *last]), "data: [DONE]"]
+    return "\n\n".join(lines).encode()
+
+
 FORMS = {
     "a text part behind a thinking part": message([thought, text(WHOLE)]),
     "a thought as a part of its own kind": message([text(DRAFT, "reasoning_text"), text(WHOLE, "output_text")]),
@@ -44,6 +56,16 @@ FORMS = {
     "a byte order mark": (200, {}, codecs.BOM_UTF8 + body),
     "a byte order mark inside": message(f"\ufeff{WHOLE}"),
     "UTF-16": (200, {}, body.decode().encode("utf-16")),
+    "an error beside the choices that says nothing": said({**json.loads(body), "error": {"message": "", "code": None}}),
+    "an error beside the choices that is none": said({**json.loads(body), "error": {"message": "success", "code": 0}}),
+    "another status of success": (201, headers, body),
+    "server-sent events": (200, {}, stream(WHOLE)),
+    "server-sent events of a tool's call": (200, {}, stream(WHOLE, called=True)),
+    "blank content beside a tool's call": message(" \n", "tool_calls", tool_calls=called),
+    "a tag of its own": message(f"<lesson>\n{WHOLE}\n</lesson>"),
+    "a special token": message(f"<|python_tag|>{WHOLE}"),
+    "a channel": message(f"<|channel|>analysis<|message|>{DRAFT}<|end|><|channel|>final<|message|>{WHOLE}"),
+    "words around it": message(f"Here is the JSON:\n\n{WHOLE}\n\nI hope that helps."),
     "white space before it": (200, {}, b"\n \n \r\n" + body),
     "a raw line break in a string": (200, {}, body.replace(b"Push the box", b"Push\nthe box").replace(b"\n", b" ")),
     "a raw tab in a string": (200, {}, body.replace(b'"assistant"', b'"assis\ttant"')),
@@ -115,12 +137,12 @@ LASTING = {  # what is sent, what is said of it
     "a message that is a string": (said({"choices": [{"message": "hello"}]}), "no chat completion", 1),
     "a list": (said([1, 2]), "no chat completion", 1),
     "null": (said(None), "no chat completion", 1),
-    "nothing": ((200, {}, b""), "no chat completion", 1),
+    "nothing": ((200, {}, b""), "no chat completion", 2),
     "a refusal": (message(None, refusal="I will\nnot."), "the model refused: I will not.", 1),
     "a refusal in a part": (message([{"type": "refusal", "refusal": "No."}]), "the model refused: No.", 1),
     "a filter": (message("", "content_filter"), "content filter", 1),
-    "a thought alone": (message(None, reasoning_content=f"Perhaps {DRAFT} but"), "only reasoning", 1),
-    "a thinking part alone": (message([thought]), "only reasoning", 1),
+    "a thought alone": (message(None, reasoning_content=f"Perhaps {DRAFT} but"), "only reasoning", 2),
+    "a thinking part alone": (message([thought]), "only reasoning", 2),
     "a thought up to the limit": (message(None, "length", reasoning_content="hm"), "summarizer.answer_tokens", 1),
     "a draft up to the limit": (message("", "max_tokens", reasoning=DRAFT), "summarizer.answer_tokens", 1),
     "a cut-off thought": (message(f"<think>Perhaps {DRAFT}", "length"), "cut off at summarizer.answer_tokens", 2),
@@ -166,6 +188,61 @@ def test_structured_output_that_a_server_chokes_on_is_asked_once_without(serve, 
         assert asked.summarize(request(number)) == SKILL
     assert sum("response_format" in sent for sent in server.bodies) <= 2, "it is clear by now"
     assert len(asked.drain()[1]) == 1
+
+
+@pytest.mark.parametrize("how", ["closes", "silent", "empty", (503, {}, b"busy"), (504, {}, b"slow"), "nothing"])
+def test_structured_output_that_a_server_dies_of_is_left_out_of_the_next_try(serve, how):
+    how = {"empty": (200, {}, b""), "nothing": message("")}.get(how, how) if isinstance(how, str) else how
+    server = serve(structured(how))
+    asked = summarizer(server, timeout=0.5)
+    for number in range(4):
+        assert asked.summarize(request(number)) == SKILL
+    assert ["response_format" in sent for sent in server.bodies[:2]] == [True, False]
+    assert sum("response_format" in sent for sent in server.bodies) <= 2, "it is clear by now"
+
+
+REFUSED = {
+    "max_tokens": ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+                   "instead.", "max_completion_tokens is sent in its place"),
+    "temperature": ("temperature does not support 0.2 with this model. Only the default (1) is supported.", "left out"),
+    "seed": ("Unrecognized request argument supplied: seed", "left out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_setting_that_a_server_refuses_by_its_name_is_left_out_from_then_on(serve, name, status):
+    complaint, told = REFUSED[name]
+    server = serve(lambda sent: said(error(complaint), status) if name in sent else message(WHOLE))
+    asked = summarizer(server, max_retries=0, temperature=0.2, extra={"seed": 3})
+    for number in range(3):
+        assert asked.summarize(request(number)) == SKILL
+    assert [name in sent for sent in server.bodies] == [True, False, False, False]
+    assert all("response_format" in sent for sent in server.bodies)
+    assert ("max_completion_tokens" in server.bodies[-1]) == (name == "max_tokens")
+    (note,) = asked.drain()[1]
+    assert f"refuses {name}" in note
+    assert told in note
+
+
+def test_a_server_that_refuses_both_names_of_a_limit_is_told_of(serve):
+    server = serve(lambda sent: said(error("max_tokens, max_completion_tokens: too large"), 400))
+    with pytest.raises(SkillSDError, match="HTTP 400: max_tokens, max_completion_tokens: too large"):
+        summarizer(server, max_retries=0).summarize(request())
+
+
+def test_a_tag_without_meaning_is_trusted_once_the_object_alone_was_asked_for(serve):
+    server = serve(message(f"<Task>\n{WHOLE}\n</Task>"))
+    assert summarizer(server).summarize(request()) == SKILL
+    assert len(server.bodies) == 2
+
+
+def test_a_draft_behind_a_label_for_thoughts_is_no_answer(serve):
+    for words in (f"Thought: {DRAFT}", f"Let me think about it: {DRAFT}", f"My reasoning:\n{DRAFT}"):
+        for finish in ("stop", "length"):
+            with pytest.raises(SkillSDError):
+                summarizer(serve(message(words, finish))).summarize(request())
+        assert summarizer(serve(message(f"{words}\nFinal answer: {WHOLE}"))).summarize(request()) == SKILL
 
 
 def test_one_bad_moment_does_not_end_structured_output(serve):

@@ -6,7 +6,7 @@ import base64
 import html
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 #: Shorter words are placeholders (EMPTY, none, x), which local servers want as keys; and they occur in any text.
@@ -29,6 +29,8 @@ _ESCAPE = re.compile(
 )
 _BASE64, _HEX = re.compile(r"[A-Za-z0-9+/_-]{11,}"), re.compile(r"[0-9a-fA-F]{16,}")
 _PRINTABLE = re.compile(rb"[\s -~]{8,}")
+#: Stands in no secret, and is no white space.
+_BETWEEN = "\x01"
 _STANDARD = str.maketrans("-_", "+/")
 
 Span = tuple[int, int]
@@ -61,7 +63,7 @@ class Redactor:
         """Where in ``text`` parts of the secret stand, in no order."""
         yield from self._found(text)
         plain, steps = _undone(text)
-        for start, end in [*self._found(plain), *self._packed(plain, depth)]:
+        for start, end in _merged([*self._found(plain), *self._packed(plain, depth)]):
             for step in reversed(steps):
                 start, end = step.start(start), step.end(end)
             yield start, end
@@ -75,11 +77,19 @@ class Redactor:
                 at = folded.find(part, at + 1)
 
     def _packed(self, text: str, depth: int) -> Iterator[Span]:
+        # All pieces at once, as there may be a great many: each with the place that it has among the others.
+        pieces, places, size = list[tuple[int, float, int, str]](), list[int](), 0
         for begin, digits, packed in _unpacked(text) if depth else ():
             for run in _PRINTABLE.finditer(packed):
-                for start, end in self._spans(run[0].decode("ascii"), depth - 1):
-                    first, last = run.start() + start, run.start() + end
-                    yield begin + int(first * digits), begin - int(-last * digits // 1)
+                pieces.append((begin, digits, run.start(), run[0].decode("ascii")))
+                places.append(size)
+                size += len(run[0]) + len(_BETWEEN)
+        whole = _BETWEEN.join(piece for *_, piece in pieces)
+        for start, end in _merged(self._spans(whole, depth - 1)) if pieces else ():
+            number = bisect_right(places, start) - 1
+            begin, digits, at, _ = pieces[number]
+            first, last = at + start - places[number], at + end - places[number]
+            yield begin + int(first * digits), begin - int(-last * digits // 1)
 
 
 def _unpacked(text: str) -> Iterator[tuple[int, float, bytes]]:
@@ -104,6 +114,7 @@ class _Undone:
     def __init__(self, other: str, what: re.Pattern[str]) -> None:
         self._other, self._what = other, what
         self.text = what.sub("" if what is _BLANK else _meant, other)
+        self.changed = self.text != other
 
     @cached_property
     def _places(self) -> tuple[list[int], list[int], list[int]]:
@@ -138,7 +149,7 @@ def _undone(text: str) -> tuple[str, list[_Undone]]:
         text = steps[-1].text
         if text == steps[-2].text:
             break
-    return text, steps
+    return text, [step for step in steps if step.changed]
 
 
 def _meant(match: re.Match[str]) -> str:
@@ -159,7 +170,7 @@ def _fold(text: str) -> str:
     return lower if len(lower) == len(text) else "".join(c.lower() if c.isascii() else c for c in text)
 
 
-def _merged(spans: Iterator[Span]) -> Iterator[Span]:
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
     """The same places in order, each once, those that touch as one."""
     start = end = -1
     for first, last in sorted(spans):

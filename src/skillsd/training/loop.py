@@ -126,9 +126,19 @@ class Loop:
                 with trainer.phase("checkpoint"):
                     self.save()
             trainer.listen("iteration", metrics)
+            self._give_up()
             self.stop = trainer.processes.any(self.stop)
         if self.stop and self.saved < trainer.iteration:
             self.save()
+
+    def _give_up(self) -> None:
+        """Raises :class:`SkillSDError`, after a checkpoint, if the method's skills will never come."""
+        trainer = self.trainer
+        why = trainer.processes.from_main(lambda: trainer.intake.hopeless if trainer.processes.main else None)
+        if why:
+            if self.saved < trainer.iteration:
+                self.save()
+            raise SkillSDError(f"iteration {trainer.iteration}: {why}")
 
     def evaluation_metrics(self) -> dict[str, float]:
         """Greedy accuracy of the student, and of its teacher with reference skills in its prompt, where due."""

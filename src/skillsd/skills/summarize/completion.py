@@ -33,19 +33,47 @@ class Answer:
 
 
 class NoCompletion(Exception):
-    """What a server sent instead of an answer. ``told``: an error, with its status (0: not told) as HTTP has it."""
+    """What a server sent instead of an answer. ``told``: an error, with its status (0: not told) as HTTP has it.
+    ``empty``: a completion, with no words in it."""
 
-    def __init__(self, text: str, told: bool = False, status: int = 0, passing: bool = False) -> None:
+    def __init__(
+        self, text: str, told: bool = False, status: int = 0, passing: bool = False, empty: bool = False
+    ) -> None:
         super().__init__(text)
-        self.told, self.status, self.passing = told, status, passing
+        self.told, self.status, self.passing, self.empty = told, status, passing, empty
 
 
 def parse(text: str) -> Any:
-    """The JSON in ``text``, numbers beyond reason as infinity; ``text`` itself if it is none."""
+    """The JSON in ``text``, numbers beyond reason as infinity; ``text`` itself if it is none. Server-sent events, which
+    some servers send unasked, become the one object that they are the parts of."""
     try:
         return json.loads(text, strict=False, parse_int=_integer)
     except (ValueError, RecursionError):
-        return text
+        events = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
+        return _joined([parse(event) for event in events if event != "[DONE]"]) if events else text
+
+
+def _joined(events: list[Any]) -> Any:
+    """One completion of a stream's events; one that is no part of a completion (an error) stands for all."""
+    whole: dict[str, Any] = {"role": "assistant"}
+    reason = usage = None
+    for event in events:
+        if not isinstance(event, dict) or event.get("error"):
+            return event
+        usage = event.get("usage") or usage
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        reason = choice.get("finish_reason") or reason
+        part = choice.get("delta") or choice.get("message")
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if name == "tool_calls" and isinstance(value, list):
+                arguments = whole.setdefault("function_call", {"arguments": ""})
+                arguments["arguments"] += _called({"tool_calls": value})
+            elif isinstance(value, str) and name != "role":
+                whole[name] = str(whole.get(name) or "") + value
+            elif isinstance(value, list):
+                whole[name] = [*(whole.get(name) or []), *value]
+    return {"choices": [{"message": whole, "finish_reason": reason}], "usage": usage}
 
 
 def _integer(digits: str) -> float:
@@ -67,10 +95,11 @@ def answer(tree: Any) -> Answer:
         message, reason = choice["message"], str(choice.get("finish_reason") or "").lower()
         content = message.get("content")
     except (LookupError, TypeError, AttributeError):
-        raise NoCompletion(f"the server's answer is no chat completion: {_quote(tree)}") from None
+        raise NoCompletion(f"the server's answer is no chat completion: {_quote(tree)}", empty=tree == "") from None
     if reason == "error":
         raise NoCompletion("the server broke off its answer (finish_reason error)", True, 502, passing=True)
-    text, cut = mend(_words(content) or _called(message)), reason in _CUT
+    words = _words(content)
+    text, cut = mend(words if words.strip() else _called(message)), reason in _CUT
     if not text.strip() and not cut:
         text = _whole_object(message)
     if text.strip():
@@ -80,7 +109,7 @@ def answer(tree: Any) -> Answer:
     if refusal := _refusal(message):
         raise NoCompletion(f"the model refused: {refusal}")
     why = "the server's content filter" if "filter" in reason else "a refusal, or only reasoning"
-    raise NoCompletion(f"the model answered nothing ({why})")
+    raise NoCompletion(f"the model answered nothing ({why})", empty="filter" not in reason)
 
 
 def tokens(tree: Any) -> int | None:
@@ -122,8 +151,8 @@ def _failure(tree: Any) -> NoCompletion | None:
         return None
     choices = tree.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    error = tree.get("error") or first.get("error")
-    if not error:
+    error = next((found for found in (tree.get("error"), first.get("error")) if _says(found)), None)
+    if error is None:
         if choices or not (tree.get("object") == "error" or {"message", "detail", "msg"} & tree.keys()):
             return None
         error = tree
@@ -131,6 +160,15 @@ def _failure(tree: Any) -> NoCompletion | None:
     numbers = [*_codes(error), *_codes(tree), *(n for n, words in _WORDS.items() if words.search(_dump(error)))]
     status = next(filter(None, map(_status, numbers)), 0)
     return NoCompletion(f"an error instead of an answer: {said[:200]}", True, status, may_pass(status))
+
+
+def _says(error: Any) -> bool:
+    """Whether an error says anything: some gateways put an empty one, or "ok", beside every answer."""
+    if isinstance(error, dict):
+        return any(map(_says, error.values()))
+    if isinstance(error, list):
+        return any(map(_says, error))
+    return bool(error) and str(error).strip().lower() not in ("", "0", "200", "ok", "none", "null", "success")
 
 
 def may_pass(status: int) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,8 +38,12 @@ MAX_WAIT = 120.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 #: Characters of what a server complains about.
 _LONGEST = 200
-#: Statuses that cannot come of a field of the request: no key or money, too much or too late, a server that is not up.
-_NOT_OF_A_FIELD = {401, 402, 403, 407, 408, 409, 413, 425, 429, 503, 504}
+#: Statuses that cannot come of a field of the request: no key or money, too much of it, too often.
+_NOT_OF_A_FIELD = {401, 402, 403, 407, 409, 413, 425, 429}
+#: No key, no money, no such model: it will be so for every call.
+_LASTING = {401, 402, 403, 404}
+#: What goes by another name at newer servers.
+_RENAMED = {"max_tokens": "max_completion_tokens"}
 
 Message = dict[str, str]
 
@@ -46,7 +51,8 @@ Message = dict[str, str]
 class EndpointError(SkillSDError):
     """A call that brought no answer. ``passing``: worth another try, after ``retry_after`` seconds if that is known.
 
-    ``field``: the server may have refused a field of the request, or choked on it.
+    ``field``: the server may have refused a field of the request, or choked on it. ``lasting``: so it will be with
+    every call.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class EndpointError(SkillSDError):
     ) -> None:
         super().__init__(text)
         self.status, self.passing, self.retry_after, self.field = status, passing, retry_after, field
+        self.lasting = status in _LASTING
 
 
 class Endpoint:
@@ -75,6 +82,9 @@ class Endpoint:
                 raise UsageError(f"skills.summarizer = openai needs summarizer.{name} (docs/summarisers.md)")
         self.settings, self.store = settings, store
         self.counts: Counter[str] = Counter()
+        #: Settings that the server has refused by name, and what somebody should be told of that.
+        self.refused: set[str] = set()
+        self.notes: list[str] = []
         self._key = read_key(settings.api_key_env)
         self.hide = Redactor(self._key)
         self._lock = threading.Lock()
@@ -97,18 +107,23 @@ class Endpoint:
 
         Raises :class:`EndpointError`, or ``BudgetSpent``.
         """
-        settings, plain = self.settings, self._body(messages)
-        body, refusal, retries = {**more, **plain} if more else plain, None, 0
+        settings, left_out = self.settings, set(self.refused)
+        refusal, retries = None, 0
         while True:
+            plain = self._body(messages, left_out)
+            body = {**more, **plain}
             self.store.spend_call(settings.max_calls, settings.max_tokens)
             self.count("calls")
             try:
                 answer = self._call(body, min(end, time.monotonic() + settings.timeout))
+                self._remember(left_out)
                 return replace(answer, refusal=refusal)
             except EndpointError as error:
                 again = error.passing and retries < settings.max_retries
-                if error.field and body != plain:
-                    body, refusal = plain, error
+                if named := self._named(error, plain) - left_out:
+                    left_out |= named
+                elif error.field and more:
+                    more, refusal = {}, error
                 elif not again:
                     raise
                 if again:
@@ -116,14 +131,30 @@ class Endpoint:
                     self.count("call_retries")
                     retries += 1
 
-    def _body(self, messages: Sequence[Message]) -> dict[str, Any]:
+    def _named(self, error: EndpointError, body: Mapping[str, Any]) -> set[str]:
+        """The settings in ``body`` that a server names as what it does not want."""
+        if error.status not in (400, 422):
+            return set()
+        settings = body.keys() - {"model", "messages", *_RENAMED.values()}
+        return {name for name in settings if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error))}
+
+    def _remember(self, left_out: set[str]) -> None:
+        """What was left out, with success, is left out from now on."""
+        with self._lock:
+            for name in sorted(left_out - self.refused):
+                other = f"{_RENAMED[name]} is sent in its place" if name in _RENAMED else "it is left out"
+                self.notes.append(f"the summariser's server refuses {name}: {other}")
+            self.refused |= left_out
+
+    def _body(self, messages: Sequence[Message], left_out: Collection[str]) -> dict[str, Any]:
         settings = self.settings
         body: dict[str, Any] = {"model": settings.model, "messages": list(messages), **settings.extra}
         if settings.temperature is not None:
             body.setdefault("temperature", settings.temperature)
         if "max_completion_tokens" not in body:
             body.setdefault("max_tokens", settings.answer_tokens)
-        return body
+        named = {_RENAMED.get(name, "") if name in left_out else name: value for name, value in body.items()}
+        return {name: value for name, value in named.items() if name}
 
     def _wait(self, error: EndpointError, attempt: int, end: float) -> None:
         """Sleep before the next try: as long as the server asks, or longer every time; never in step with others."""
@@ -147,7 +178,7 @@ class Endpoint:
             raise self._error(f"no answer from {self._url}: {_cause(error)}", passing=True) from None
         text = self.hide(completion.decode(data))
         tree = completion.parse(text)
-        if status != 200:
+        if not 200 <= status < 300:
             said = " ".join(completion.complaint(tree).split())[:_LONGEST]
             text = f"HTTP {status}: {said}{self._hint(status, headers)}"
             raise self._error(text, status, completion.may_pass(status), headers, told=True)
@@ -157,7 +188,8 @@ class Endpoint:
         except NoCompletion as error:
             if not error.told and "\ufffd" in text:
                 raise self._error("the server's answer is not UTF-8") from None
-            raise self._error(str(error), error.status, error.told and error.passing, headers, error.told) from None
+            field = error.told or error.empty
+            raise self._error(str(error), error.status, error.told and error.passing, headers, field) from None
         if completion.tokens(tree) is None:  # a server that does not count: 4 characters are about a token
             self._spend((len(json.dumps(body["messages"])) + len(text)) // 4)
         return replace(answer, text=self.hide(answer.text))
@@ -185,13 +217,13 @@ class Endpoint:
         headers: Mapping[str, str] | None = None,
         told: bool = False,
     ) -> EndpointError:
-        """What went wrong, in one line that can be shown; ``told``: the server itself says so."""
+        """What went wrong, in one line that can be shown; ``told``: the server itself says so, or says nothing."""
         return EndpointError(
             printable(self.hide(text), lines=False),
             status,
             passing,
             _retry_after(headers) if headers else None,
-            told and (status == 0 or status >= 400) and status not in _NOT_OF_A_FIELD,
+            (told or passing) and (status == 0 or status >= 400) and status not in _NOT_OF_A_FIELD,
         )
 
     @staticmethod

@@ -15,6 +15,8 @@ from skillsd.types import Summarizer, SummaryRequest, Task, Trajectory
 
 #: Seconds that a run which never waits for its summariser (``skills.wait=false``) gives it at the very end.
 LAST_SUMMARIES = 60.0
+#: Iterations in which every summary may fail before anything was learnt: then the run is another method's.
+PATIENCE = 3
 #: Reasons that are told of in one go.
 _LINES = 3
 
@@ -103,6 +105,10 @@ class Intake:
         self.summarizer, self.bank, self.tasks, self.settings, self.warn = summarizer, bank, tasks, settings, warn
         self.queue = make_queue(summarizer, settings.workers)
         self.retries = Retries(settings.retries)
+        #: Iterations in a row that gave no skill, while the bank is empty.
+        self.barren = 0
+        #: Why the run should not go on: there are no skills, and there will be none.
+        self.hopeless: str | None = None
 
     @property
     def pending(self) -> list[Trajectory]:
@@ -123,12 +129,27 @@ class Intake:
         wait = self.settings.wait
         ready = self.queue.collect(wait=wait or last, timeout=None if wait else LAST_SUMMARIES)
         counts = {**put_away(ready, self.bank, self.warn), "skills_retried": self.retries.note(ready)}
+        self._judge(ready)
         if isinstance(self.summarizer, Metered):
             metrics, notes = self.summarizer.drain()
             for note in notes:
                 self.warn(note)
             counts |= metrics
         return counts
+
+    def _judge(self, ready: Sequence[Summary]) -> None:
+        """A summariser that fails always leaves a run without skills, and nobody may notice."""
+        if not ready:
+            return
+        if any(summary.skill for summary in ready) or self.bank.stats().skills:
+            self.barren = 0
+            return
+        self.barren += 1
+        if self.barren >= PATIENCE or all(summary.lasting for summary in ready):
+            self.hopeless = (
+                f"skills.summarizer = {self.settings.summarizer} has given no skill, and every summary of this "
+                f"iteration failed ({ready[-1].error}); mend summarizer.* and go on with --resume"
+            )
 
     def state(self) -> dict[str, Any]:
         """JSON-able; the trajectories themselves are on disk."""

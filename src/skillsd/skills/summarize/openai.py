@@ -72,7 +72,8 @@ class OpenAISummarizer:
         """Metrics since the last call, and what somebody should be told."""
         names = ("calls", "call_retries", "second_asks", "tokens", "cache_hits")
         with self._lock:
-            notes, self._notes = self._notes, []
+            notes, self._notes = [*self._notes, *self.endpoint.notes], []
+            self.endpoint.notes.clear()
         counts, self.endpoint.counts = self.endpoint.counts, type(self.endpoint.counts)()
         return {f"summarizer_{name}": counts[name] for name in names}, notes
 
@@ -101,7 +102,8 @@ class OpenAISummarizer:
             self.endpoint.count("second_asks")
             complaint = f"That cannot be used: {error}. Answer again, briefly, with the JSON object alone."
             bad: Message = {"role": "assistant", "content": answer.text[:4000] or "(nothing)"}
-            return self._read(self._chat([question, bad, {"role": "user", "content": complaint}], end), question)
+            second = self._chat([question, bad, {"role": "user", "content": complaint}], end)
+            return self._read(second, question, trusting=True)
 
     def _chat(self, messages: list[Message], end: float) -> Answer:
         """With structured output, until it is clear that the server has none: it says so, or fails twice in a row."""
@@ -118,9 +120,9 @@ class OpenAISummarizer:
             self._note(f"the summariser's server offers no JSON-schema output, asking without it ({refusal})")
         return answer
 
-    def _read(self, answer: Answer, question: Message) -> Skill:
+    def _read(self, answer: Answer, question: Message, trusting: bool = False) -> Skill:
         try:
-            skill = read_skill(answer.text, question["content"], answer.cut)
+            skill = read_skill(answer.text, question["content"], answer.cut, trusting)
         except SkillSDError as error:
             if answer.cut:
                 raise SkillSDError(f"the answer was cut off at summarizer.answer_tokens; {error}") from None

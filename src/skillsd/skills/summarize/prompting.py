@@ -81,13 +81,15 @@ def _shorten(text: str, limit: int) -> str:
     return f"{text[:half]}\n[{len(text) - 2 * half} characters were left out here]\n{text[-half:]}"
 
 
-def read_skill(answer: str, question: str = "", cut: bool = False) -> Skill:
+def read_skill(answer: str, question: str = "", cut: bool = False, trusting: bool = False) -> Skill:
     """The skill in an LLM's answer: the last whole JSON object with the three fields that stands in no thought.
 
     Fences, text before or behind, raw line breaks in strings, further keys, objects around it, halves of characters,
     and lists of sentences are forgiven; half an answer, or one that repeats ``question`` as small models do, is not. Of
     one that was ``cut`` off by the limit of tokens, an object with words on both sides may be a draft, and does not
-    count. Raises :class:`SkillSDError` with one line that says what is wrong.
+    count. If one is ``trusting``, an object in a tag whose name says nothing counts as well, where no other does.
+
+    Raises :class:`SkillSDError` with one line that says what is wrong.
     """
     text = mend(answer).strip()
     if len(text) > MAX_ANSWER:
@@ -95,6 +97,8 @@ def read_skill(answer: str, question: str = "", cut: bool = False) -> Skill:
     while isinstance(inner := parse(text), str) and inner != text:  # encoded once more than it should be
         text = mend(inner).strip()
     found, refused = objects(text, cut), None
+    if trusting and not cut and not any(True for one in found or () for _ in holders(one.tree, FIELDS)):
+        found = objects(text, trusting=True) or found
     reason = "the answer holds no whole JSON object"
     if found is None:
         found, reason = [], "the answer is a thought that never ends"

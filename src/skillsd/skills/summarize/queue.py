@@ -20,11 +20,12 @@ _POLL = 0.2
 
 @dataclass
 class Summary:
-    """The outcome for one trajectory: a skill, or the reason why there is none."""
+    """The outcome for one trajectory: a skill, or the reason why there is none, and whether it will be there again."""
 
     trajectory: Trajectory
     skill: Skill | None = None
     error: str | None = None
+    lasting: bool = False
     ready: bool = False
 
 
@@ -125,21 +126,21 @@ class SummaryQueue:
                     return
                 request, summary = self._todo.popleft()
                 self._running[id(summary)] = (time.monotonic() + self._limit, summary)
-            skill, error = self._attempt(request)
+            skill, error, lasting = self._attempt(request)
             with self._change:
                 if self._running.pop(id(summary), None) is None:
                     return  # given up on meanwhile; another thread has taken this one's place
-                summary.skill, summary.error, summary.ready = skill, error, True
+                summary.skill, summary.error, summary.lasting, summary.ready = skill, error, lasting, True
                 self._change.notify_all()
 
-    def _attempt(self, request: SummaryRequest) -> tuple[Skill | None, str | None]:
+    def _attempt(self, request: SummaryRequest) -> tuple[Skill | None, str | None, bool]:
         try:
             skill = self._summarizer.summarize(request)
         except BaseException as failure:  # even SystemExit: nobody else would hear of it in this thread
-            return None, reason(failure, 300)
+            return None, reason(failure, 300), getattr(failure, "lasting", False)
         if not isinstance(skill, Skill):
-            return None, f"the summariser returned {type(skill).__name__}, not a Skill"
-        return skill, None
+            return None, f"the summariser returned {type(skill).__name__}, not a Skill", False
+        return skill, None, False
 
 
 class BoundaryQueue:

@@ -30,12 +30,12 @@ _THOUGHT = re.compile(
     re.IGNORECASE,
 )
 _ANSWER = re.compile(
-    r"answer|output|final|json|result|response|reply|skill|solution|summary|chosen|preferred|accepted|best|improved"
+    r"answer|output|final|json|result|lesson|advice|insight|takeaway|response|reply|skill|solution|summary|chosen|preferred|accepted|best|improved"
     r"|corrected|assistant|model",
     re.IGNORECASE,
 )
 _LAYOUT = re.compile(
-    r"(?:message|text|content|data|tool|function|call|box|turn|im|header|id|sentence|document|s|bos|eos|eot|pad|unk|endoftext"
+    r"(?:message|text|content|data|tool|python|tag|function|call|box|turn|im|header|id|sentence|document|s|bos|eos|eot|pad|unk|endoftext"
     r"|details|pre|code|div|p|span|b|i|em|strong|br|hr|[uo]l|li|table|t[rdh]|h[1-6]|a|html|body|section|article|root|xml)s?",
     re.IGNORECASE,
 )
@@ -50,6 +50,12 @@ _NOT_THIS = re.compile(
       |an?other|first|second|how)\W+)*
       (?:bad|wrong|worse|worst|poor|weak|incorrect|invalid|previous|rejected|draft|rough|counter|not|don.?t|do\ not
       |never|instead|avoid)\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+#: All of a clause that introduces a thought.
+_THINKING = re.compile(
+    r"""\W*(?:(?:my|the|a|first|inner|private|internal|chain\ of|step\ \d+|initial)\W+)*
+      (?:thoughts?|thinking|reasoning|reflections?|scratch\W?pad|let(?:'s|\ me|\ us)\ think(?:\W.*)?)\W*""",
     re.VERBOSE | re.IGNORECASE,
 )
 #: Behind a mark that a sentence only speaks of.
@@ -91,12 +97,13 @@ class _Mark:
     plain: bool = False
 
 
-def objects(text: str, cut: bool = False) -> list[Found] | None:
+def objects(text: str, cut: bool = False, trusting: bool = False) -> list[Found] | None:
     """The whole JSON objects outside of thoughts, in order; None where a thought never ends.
 
     What stands between any mark and its end is a thought, unless the mark's name is one for answers or layout. Without
     an end: behind a name for thoughts, a mark that begins a line or sentence, or any mark if the text was ``cut``. An
-    end without a beginning ends a thought too: chat templates begin it in the prompt.
+    end without a beginning ends a thought too: chat templates begin it in the prompt. If one is ``trusting``, only
+    names for thoughts make one.
     """
     found: list[Found] = []
     thought, hidden, at, since, commas = "", False, 0, 0, _COMMAS
@@ -115,17 +122,18 @@ def objects(text: str, cut: bool = False) -> list[Found] | None:
                 return []
             if tree is not None:
                 clause = _clause(text[before : match.start()])
-                found.append(Found(tree, match.start(), at, since, bool(_NOT_THIS.match(clause))))
+                rejected = bool(_NOT_THIS.match(clause) or _THINKING.fullmatch(clause))
+                found.append(Found(tree, match.start(), at, since, rejected))
         elif (mark := _mark(match, text)) is None:
             continue
         elif mark.ends:
             if thought == mark.kind:
                 thought, since = "", at
-            elif not thought and not mark.plain:
+            elif not thought and not mark.plain and not (trusting and not mark.named):
                 found, since = [], at
         elif not thought and not mark.plain:
             opens = match["left"] in ("<", "<|") and (cut or _begins_a_sentence(text, match.start()))
-            if mark.named or closed.get(mark.kind, 0) >= at or (opens and at <= last):
+            if mark.named or (not trusting and (closed.get(mark.kind, 0) >= at or (opens and at <= last))):
                 thought, hidden = mark.kind, False
     if thought and (hidden or not found or not found[-1].finished(text)):
         return None
