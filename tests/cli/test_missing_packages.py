@@ -2,11 +2,13 @@
 
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.distributed.zero import ZeroOptimizer
 from skillsd.errors import SkillSDError
@@ -70,3 +72,10 @@ def test_the_base_of_an_adapter_that_is_gone_is_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "/nowhere/base"}')
     with pytest.raises(SkillSDError, match=r"/nowhere/base.*does not exist"):
         load_policy(ModelConfig(path=str(tmp_path)))
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="it is there")
+def test_a_python_without_vllm_is_told_what_to_install(llama_folder, tmp_path):
+    words = ["rollout.engine=vllm", f"vllm.python={sys.executable}", f"model.path={llama_folder}"]
+    with pytest.raises(SkillSDError, match=r"has no vLLM: install it there \(pip install vllm\)"):
+        train(load_config("sokoban-smoke", words), tmp_path / "run")

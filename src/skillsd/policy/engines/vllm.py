@@ -263,6 +263,7 @@ class VLLMServer(VLLMFeeder):
         folder: Path,
     ) -> None:
         """``weights``: the plain ones of ``policy`` (see :func:`plain_weights`), served first, in ``dtype``."""
+        _require_vllm(config.python)
         needed = _positions(rollout, policy)
         # Not in the folder of the run: a socket's path may have some hundred characters at most.
         self.private = tempfile.mkdtemp(prefix="skillsd-")
@@ -309,6 +310,18 @@ class VLLMServer(VLLMFeeder):
             )  # fmt: skip
         except OSError as error:
             raise SkillSDError(f"vllm.python: {self.config.python!r} cannot be run ({error.strerror})") from None
+
+
+def _require_vllm(python: str) -> None:
+    """Raise :class:`SkillSDError` if that interpreter has no vLLM, before anything is written for it."""
+    looks = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    with suppress(OSError):  # what cannot be run is told when the server is started
+        asked = subprocess.run([os.path.expanduser(python), "-c", looks], cwd="/", capture_output=True, check=False)
+        if asked.returncode == 1:
+            raise SkillSDError(
+                f"vllm.python: {python!r} has no vLLM: install it there (pip install vllm), or name the interpreter of "
+                "an environment that has it (docs/vllm.md)"
+            )
 
 
 def _positions(rollout: RolloutConfig, policy: Policy) -> int:
