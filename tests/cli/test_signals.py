@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -78,18 +79,34 @@ def test_output_that_goes_nowhere_costs_the_output_alone(tmp_path, llama_folder,
     assert run.load_config().trainer.iterations == 1  # no message has ended up in a file of ours
 
 
-def test_evaluation_ends_at_once_and_says_by_what(llama_folder):
+SLOW = """
+import pathlib
+from skillsd.envs.sokoban.taskset import SokobanTasks
+
+class Slow(SokobanTasks):
+    def make(self):
+        pathlib.Path("{file}").touch()
+        return super().make()
+"""
+
+
+def test_evaluation_ends_at_once_and_says_by_what(tmp_path, llama_folder):
+    begun = tmp_path / "begun"
+    (tmp_path / "slow.py").write_text(SLOW.format(file=begun))
     process = subprocess.Popen(
-        [sys.executable, "-m", "skillsd", "evaluate", str(llama_folder), "--samples", "50", "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "skillsd", "evaluate", str(llama_folder), "--env", "slow:Slow", "--samples", "5000",
+         "--json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(1.5)  # wherever it may be then
-    process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=120)
-    if process.returncode != -signal.SIGTERM:  # before Python had come to our first line
-        assert process.returncode == 128 + signal.SIGTERM
-        assert "interrupted" in error
+    try:
+        wait_for(begun.exists, process)
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
     assert out == ""
+    assert "interrupted" in error
     assert "Traceback" not in error
 
 
@@ -221,51 +238,104 @@ def test_a_listener_whose_reader_is_gone_does_not_end_a_run(tmp_path, llama_fold
     assert train(settings, tmp_path / "run", listen=listen).iterations == 1
 
 
-class Deaf:
-    """Interrupts itself where exceptions go nowhere."""
+class Watched:
+    """Something that weak references can be had of."""
 
-    def __del__(self):
-        signal.raise_signal(signal.SIGTERM)
+
+def press(*_):
+    signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_went_nowhere_comes_again():
-    def work():
-        with at_once():
-            Deaf()
-            time.sleep(30)
+@pytest.mark.parametrize("block", [at_once, lambda: on_interrupt(lambda: None)])
+def test_an_interrupt_that_went_nowhere_comes_again(block):
+    """What a callback of a weak reference raises goes nowhere."""
+    reached = []
 
-    started = time.monotonic()
+    def work():
+        with block():
+            if block is not at_once:
+                press()
+                time.sleep(ONE_PRESS + 0.1)
+            watched = Watched()
+            reference = weakref.ref(watched, press)
+            del watched
+            reached.append(reference)
+            wait_for(lambda: False, None)
+
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert time.monotonic() - started < 10
+    assert reached
+    assert cut_short()
     assert exit_code() == 128 + signal.SIGTERM
 
 
-def test_an_interrupt_comes_once_while_things_are_closed():
-    closed = []
+class Late:
+    """Is interrupted while it is deleted."""
+
+    def __del__(self):
+        press()
+        ended.append("deleted")
+
+
+ended = []
+
+
+@pytest.mark.parametrize("what", ["Late()", "import interrupted_while_imported"])
+def test_an_interrupt_waits_where_it_would_do_harm(tmp_path, monkeypatch, what):
+    """Python prints what ``__del__`` raises, and C++ that is being imported (torch's) may abort."""
+    (tmp_path / "interrupted_while_imported.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGTERM)\nfrom test_signals import ended\nended.append('imported')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "test_signals", sys.modules[__name__])
+    ended.clear()
+
+    def work():
+        with at_once():
+            exec(what, globals())
+            wait_for(lambda: False, None)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert len(ended) == 1
+
+
+def closing(closed, *, press_again=False):
+    """Two things that take their time to be closed once they are interrupted."""
 
     @contextmanager
     def slow():
         try:
             yield
         finally:
-            time.sleep(3 * AGAIN)
+            time.sleep(ONE_PRESS + 2 * AGAIN)
+            if press_again:
+                press()
             closed.append("first")
 
-    def work():
-        with at_once():
-            try:
-                with slow():
-                    signal.raise_signal(signal.SIGTERM)
-            finally:
-                time.sleep(3 * AGAIN)
-                closed.append("second")
+    with at_once():
+        try:
+            with slow():
+                press()
+        finally:
+            time.sleep(3 * AGAIN)
+            closed.append("second")
 
+
+def test_an_interrupt_comes_once_while_things_are_closed():
+    closed = []
     with pytest.raises(KeyboardInterrupt):
-        work()
+        closing(closed)
     time.sleep(2 * AGAIN)  # and none comes afterwards
     assert closed == ["first", "second"]
+
+
+def test_whoever_presses_again_does_not_wait_for_what_is_closed():
+    closed = []
+    with pytest.raises(KeyboardInterrupt):
+        closing(closed, press_again=True)
+    assert closed == ["second"]
 
 
 def test_what_a_signal_ended_before_in_the_same_process_is_over():
