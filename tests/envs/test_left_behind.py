@@ -23,6 +23,8 @@ def settings():
         torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
         torch.get_default_device(), torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode(),
         torch.get_num_threads(),
+        [(torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in ("cpu", "cuda")],
+        boundary._depth(torch),
     )  # fmt: skip
 
 
@@ -34,6 +36,8 @@ CHANGES = {
     "precision": lambda: torch.set_float32_matmul_precision("medium"),
     "precision of a backend": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
     "determinism": lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+    "autocast": lambda: torch.autocast("cpu", torch.float16).__enter__(),
+    "autocast of a GPU": lambda: torch.set_autocast_enabled("cuda", True),
     "threads": lambda: torch.set_num_threads(7),
 }
 

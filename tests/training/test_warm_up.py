@@ -141,3 +141,22 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 def test_a_diverging_one_says_what_to_lower(tmp_path):
     with pytest.raises(SkillSDError, match="lower --lr"):
         warm_up(config(), tmp_path / "warm", demonstrations=200, batch=2, lr=1e30, until=1.0, measure_every=99)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"until": 2}, "--until 2"),
+        ({"until": 0}, "--until 0"),
+        ({"lr": 0}, "--lr 0"),
+        ({"lr": float("nan")}, "--lr nan"),
+    ],
+)
+def test_values_that_no_warm_up_could_use_are_refused(tmp_path, given, reason):
+    with pytest.raises(UsageError, match=reason):
+        warm_up(config(), tmp_path / "warm", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_more_is_shown_than_was_asked_for(tmp_path):
+    assert warm_up(config(), tmp_path / "warm", demonstrations=3, batch=16).demonstrations == 3

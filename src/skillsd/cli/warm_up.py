@@ -23,9 +23,9 @@ def warm_up(
     split: Annotated[str | None, typer.Option(help="Tasks to learn from; default: the task set's choice.")] = None,
     demonstrations: Annotated[int, typer.Option(min=1, help="At most so many.")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="Demonstrations a step.")] = 16,
-    lr: Annotated[float, typer.Option(min=0, callback=finite, help="Learning rate.")] = 1e-4,
+    lr: Annotated[float, typer.Option(callback=finite, help="Learning rate.")] = 1e-4,
     until: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Stop at this greedy accuracy on training tasks.")
+        float, typer.Option(callback=finite, help="Stop at this greedy accuracy on training tasks.")
     ] = 0.15,
     measure_every: Annotated[int, typer.Option(min=1, help="Steps between measurements.")] = 10,
     as_json: Json = False,

@@ -32,15 +32,17 @@ _TIMERS = {
     signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
     signal.ITIMER_PROF: signal.SIGPROF,
 }
-#: What torch keeps for everybody: how it is read, and how it is put back.
-_TORCH = {
-    "is_grad_enabled": "set_grad_enabled",
-    "get_default_dtype": "set_default_dtype",
-    "get_default_device": "set_default_device",
-    "get_float32_matmul_precision": "set_float32_matmul_precision",
-    "get_deterministic_debug_mode": "set_deterministic_debug_mode",
-    "get_num_threads": "set_num_threads",
-}
+#: What torch keeps for everybody, or for a thread: how it is read, how it is put back, and for which device.
+_TORCH = [
+    ("is_grad_enabled", "set_grad_enabled"),
+    ("get_default_dtype", "set_default_dtype"),
+    ("get_default_device", "set_default_device"),
+    ("get_float32_matmul_precision", "set_float32_matmul_precision"),
+    ("get_deterministic_debug_mode", "set_deterministic_debug_mode"),
+    ("get_num_threads", "set_num_threads"),
+    *(("is_autocast_enabled", "set_autocast_enabled", device) for device in ("cpu", "cuda")),
+    *(("get_autocast_dtype", "set_autocast_dtype", device) for device in ("cpu", "cuda")),
+]
 #: Torch leaves a mode when this is collected.
 _modes: list[Any] = []
 
@@ -255,28 +257,41 @@ def same_folder() -> Iterator[None]:
                 os.chdir(folder)
 
 
-def _told(torch: Any, get: str) -> Any:
+def _told(torch: Any, get: str, *device: str) -> Any:
     try:
-        return getattr(torch, get)()
+        return getattr(torch, get)(*device)
     except RuntimeError:  # a precision that was set for single backends cannot be told
         return None
+
+
+def _depth(torch: Any) -> int:
+    """How many autocast blocks this thread is in; what they have cast is forgotten at the end of the outermost."""
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
 
 
 @contextmanager
 def same_torch() -> Iterator[None]:
     """Torch's settings are afterwards what they were, in this thread and in all; torch is not imported for that."""
     torch: Any = sys.modules.get("torch")
-    before = {get: _told(torch, get) for get in _TORCH if hasattr(torch, get)}
-    inference = before and torch.is_inference_mode_enabled()
+    if not hasattr(torch, "autocast"):  # not, or only partly, imported
+        yield
+        return
+    before = [(setting, _told(torch, setting[0], *setting[2:])) for setting in _TORCH]
+    inference, depth = torch.is_inference_mode_enabled(), _depth(torch)
     try:
         yield
     finally:
-        if before and torch.is_inference_mode_enabled() != inference:  # first, as it sets whether there are gradients
+        if torch.is_inference_mode_enabled() != inference:  # first, as it sets whether there are gradients
             _modes.append(torch.inference_mode(inference))
             _modes[-1].__enter__()
-        for get, value in before.items():
-            if value is not None and _told(torch, get) != value:
-                getattr(torch, _TORCH[get])(None if value == torch.device("cpu") else value)
+        if _depth(torch) > depth:
+            while torch.autocast_decrement_nesting() > depth:
+                pass
+            torch.clear_autocast_cache()
+        for (get, put, *device), value in before:
+            if value is not None and _told(torch, get, *device) != value:
+                getattr(torch, put)(*device, None if value == torch.device("cpu") else value)
 
 
 @contextmanager

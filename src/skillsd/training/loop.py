@@ -27,6 +27,7 @@ from skillsd.runs.trackers import TensorBoard, require_tensorboard
 from skillsd.skills.summarize import check_summarizer
 from skillsd.system.interrupt import on_interrupt
 from skillsd.training import state
+from skillsd.training.surroundings import left_alone
 from skillsd.training.trainer import Trainer
 
 
@@ -65,7 +66,7 @@ def train(
         _same_settings(config, run)
     elif processes.main:
         run.refuse_if_taken()
-    with run.lock() if processes.main else nullcontext():
+    with left_alone(), run.lock() if processes.main else nullcontext():
         newest = processes.from_main(lambda: checkpoint.recovered(run)) if resume else None
         loop = Loop(Trainer(config, run, _lasting(listen), processes))
         if processes.main and not resume:

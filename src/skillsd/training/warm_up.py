@@ -32,6 +32,7 @@ from skillsd.rollouts.rollout import Job, rollout
 from skillsd.seeding import derive_seed, permutation
 from skillsd.system.files import locked, put_in_place, write_atomic
 from skillsd.system.interrupt import on_interrupt
+from skillsd.training.surroundings import left_alone
 from skillsd.types import Task
 
 #: The settings that count here.
@@ -97,12 +98,19 @@ def warm_up(
     so far is saved. Raises :class:`UsageError` for a task set without demonstrations and :class:`SkillSDError` if one
     of them fails or the loss is not finite.
     """
+    if not 0 < until <= 1:
+        raise UsageError(f"--until {until:g}: the accuracy to stop at is above 0 and at most 1")
+    if not lr > 0:
+        raise UsageError(f"--lr {lr:g}: nothing is learnt at such a rate")
     out = Path(out)
     folder = out.resolve()
     with locked(folder.with_name(f".{folder.name}.lock"), f"{out}: another process is warming up into it"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{out} is not empty: choose another --out")
-        return _warm_up(config, out, split, demonstrations, batch, lr, until, measure_every, report)
+        with left_alone():
+            return _warm_up(
+                config, out, split, demonstrations, min(batch, demonstrations), lr, until, measure_every, report
+            )
 
 
 def _warm_up(
@@ -124,7 +132,7 @@ def _warm_up(
     policy = load_policy(config.model, train=True)
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-    result, steps = WarmUp(str(out)), max(1, demonstrations // batch)
+    result, steps = WarmUp(str(out)), demonstrations // batch
 
     def stop() -> None:
         result.interrupted = True
