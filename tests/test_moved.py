@@ -4,12 +4,16 @@ import importlib
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from skillsd import UsageError
 from skillsd.moved import MOVED
 
+#: A module of version 0.1 a line, with its public names; without the command line, the scripts that AppWorld's own
+#: environment runs, and what the changelog says is gone.
+NAMES = Path(__file__).parent / "stored" / "names_0_1.txt"
 SCRIPT = """
 from skillsd.envs.base import Score, Step, Task
 from skillsd.rollout import Job, rollout
@@ -38,15 +42,16 @@ def test_an_old_name_leads_to_where_things_are_now(name):
         _ = old.nothing_of_the_kind
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("config", "toml_value"), ("policy.scoring", "micro_batches"), ("training", "train"), ("training", "RunResult"),
-     ("integrations.seeds", "SeededTasks"), ("compare.worker", "run_cell"), ("compare.tables", "grid")],
-)  # fmt: skip
-def test_a_name_is_found_where_version_0_1_had_it(module, name):
+@pytest.mark.parametrize("line", NAMES.read_text("utf-8").splitlines(), ids=lambda line: line.split()[0])
+def test_every_name_is_found_where_version_0_1_had_it(line):
+    module, *names = line.split()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert hasattr(importlib.import_module(f"skillsd.{module}"), name)
+        try:
+            found = importlib.import_module(module)
+        except UsageError as error:
+            pytest.skip(str(error))
+        assert [name for name in names if not hasattr(found, name)] == []
 
 
 def test_a_script_of_version_0_1_runs():

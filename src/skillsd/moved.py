@@ -17,6 +17,7 @@ MOVED = {
     "alarm": "runs.health",
     "cache": "system.cache",
     "checkpoint": "runs.checkpoint",
+    "compare.figures": "analysis.compare.figures analysis.charts",
     "doctor": "cli.doctor",
     "evaluation": "analysis.evaluate rollouts.playing rollouts.results",
     "explain": "analysis.explain",
@@ -36,8 +37,8 @@ MOVED = {
     "progress": "runs.progress",
     "redact": "system.redact",
     "report": "analysis.report",
-    "rollout": "rollouts.rollout",
-    "run_dir": "runs.folder",
+    "rollout": "rollouts.rollout rollouts.calls",
+    "run_dir": "runs.folder system.files",
     "sampling": "rollouts.sampling",
     "sharding": "distributed.fsdp",
     "skills.hints": "training.hints types",
@@ -48,14 +49,14 @@ MOVED = {
     "teacher": "training.teacher",
     "terminal": "system.terminal",
     "tracking": "runs.trackers",
-    "trainer": "training.trainer",
+    "trainer": "training.trainer runs.progress",
     "trajectory": "types runs.episodes",
     "warm_up": "training.warm_up",
     "web": "system.web",
     "zero": "distributed.zero",
     **{
         f"compare{part}": f"analysis.compare{part}"
-        for part in ("", ".cell", ".figures", ".live", ".matrix", ".report", ".runner", ".stats", ".tables", ".worker")
+        for part in ("", ".cell", ".live", ".matrix", ".report", ".runner", ".stats", ".tables", ".worker")
     },
 }
 

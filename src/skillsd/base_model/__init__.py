@@ -2,3 +2,6 @@
 
 Uses environments, skills and policies; nothing but the command line uses it.
 """
+
+from skillsd.policy.embedded import EMBEDDED as EMBEDDED  # where version 0.1 had them
+from skillsd.policy.embedded import path as path

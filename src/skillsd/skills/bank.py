@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills import schema
+from skillsd.skills.duplicates import DUPLICATE as DUPLICATE  # where version 0.1 had it
 from skillsd.skills.duplicates import Wording
 from skillsd.skills.retrieval import choose_among_best
 from skillsd.types import Skill

@@ -9,6 +9,7 @@ import numpy as np
 from skillsd.envs import boundary
 from skillsd.envs.base import HasFalseSkills, TaskSet
 from skillsd.errors import UsageError
+from skillsd.methods import SHOWN as SHOWN  # where version 0.1 had it
 from skillsd.methods import Shown
 from skillsd.types import Skill, Task
 
