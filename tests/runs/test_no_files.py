@@ -5,13 +5,17 @@ import os
 
 import pytest
 
-from skillsd import SkillSDError, load_config, train
+from skillsd import SkillSDError, UsageError, load_config, train
 from skillsd.analysis.compare.cell import load_cell, load_status
 from skillsd.analysis.report import write_report
+from skillsd.config import ModelConfig
+from skillsd.policy.loading import load_policy
 from skillsd.rollouts.results import EvalResult
 from skillsd.runs import episodes
+from skillsd.runs.checkpoint import restore_bank
 from skillsd.runs.folder import RunDir
 from skillsd.skills import SkillBank
+from skillsd.skills.summarize.store import SummaryStore
 
 PIPES = ["metrics.jsonl", "results/before.json", "trajectories/000001.parquet", "skills.sqlite"]
 
@@ -49,10 +53,23 @@ def test_a_pipe_is_no_file_of_a_run(run, config, name):
 
 def test_other_readers_do_not_wait_for_a_pipe_either(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for read in (EvalResult.load, load_cell, episodes.read_trajectories, SkillBank):
+    for read in (EvalResult.load, load_cell, episodes.read_trajectories, SkillBank, SummaryStore):
         with pytest.raises(SkillSDError, match="no regular file"):
             read(tmp_path / "pipe")
     assert load_status(tmp_path / "pipe") is None
+    os.mkfifo(tmp_path / "config.toml")
+    with pytest.raises(UsageError, match="already holds a run"):
+        RunDir(tmp_path).refuse_if_taken()
+    with pytest.raises(UsageError, match="holds no run"):
+        write_report(tmp_path)
+    checkpoint = tmp_path / "step-000001"
+    checkpoint.mkdir()
+    for name in ("skills.sqlite", "model.safetensors"):
+        os.mkfifo(checkpoint / name)
+    with pytest.raises(SkillSDError, match=r"skills.sqlite: no regular file"):
+        restore_bank(checkpoint, tmp_path / "bank.sqlite")
+    with pytest.raises(SkillSDError, match="no regular file"):
+        load_policy(ModelConfig(path=str(checkpoint)))
 
 
 @pytest.mark.parametrize(

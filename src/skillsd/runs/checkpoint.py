@@ -183,7 +183,7 @@ def load_ahead(path: Path) -> list[Trajectory]:
 def restore_bank(path: Path, bank_file: Path) -> None:
     """Put the bank back as it was. Raises :class:`SkillSDError` for a corrupt checkpoint; nothing is changed then."""
     with _readable(path):
-        copy = (path / "skills.sqlite").read_bytes()
+        copy = regular(path / "skills.sqlite").read_bytes()
     temporary = bank_file.with_name(f".{bank_file.name}.restore.tmp")
     temporary.write_bytes(copy)
     with _readable(path), closing(SkillBank(temporary, create=False)) as bank:

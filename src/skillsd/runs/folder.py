@@ -80,7 +80,7 @@ class RunDir:
     def _failed_start(self) -> bool:
         """Whether the settings here are ours (others' stay), as what they began has not :attr:`begun`."""
         try:
-            return "skillsd" in tomllib.loads(self.config.read_text("utf-8"))["meta"]
+            return "skillsd" in tomllib.loads(regular(self.config).read_text("utf-8"))["meta"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

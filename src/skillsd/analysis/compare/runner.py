@@ -227,7 +227,7 @@ def _reason(folder: Path, code: int) -> str:
     """Why a cell failed, in one line."""
     for name in ("failed.txt", "log.txt"):
         try:
-            lines = (folder / name).read_text("utf-8", errors="replace").strip().splitlines()
+            lines = regular(folder / name).read_text("utf-8", errors="replace").strip().splitlines()
         except OSError:
             continue
         if lines:

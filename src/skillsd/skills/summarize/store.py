@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skillsd.errors import SkillSDError
+from skillsd.system.files import regular
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS summaries (key TEXT PRIMARY KEY, skill TEXT NOT NULL) WITHOUT ROWID;
@@ -34,6 +35,8 @@ class SummaryStore:
         with self._errors():
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                if self.path.exists():
+                    regular(self.path)
             name = ":memory:" if self.path is None else str(self.path)
             self._db = sqlite3.connect(name, timeout=30.0, isolation_level=None, check_same_thread=False)
             self._db.text_factory = lambda raw: raw.decode("utf-8", "replace")
