@@ -1,13 +1,15 @@
 """Chat format, scoring and generation, each against the slow, obvious way, on real (small, random) models."""
 
 import math
+from datetime import date
 
 import numpy as np
 import pytest
 import torch
 
 from models_lab import CHATML, chat_tokenizer, save_model
-from skillsd.config import ModelConfig
+from skillsd import load_config, train
+from skillsd.config import ModelConfig, with_overrides
 from skillsd.errors import SkillSDError
 from skillsd.policy import selfcheck
 from skillsd.policy.chat import ChatFormat
@@ -16,6 +18,8 @@ from skillsd.policy.engines.transformers import TransformersEngine
 from skillsd.policy.loading import load_policy
 from skillsd.policy.packing import TokenRow
 from skillsd.policy.scoring import score_tokens, top_candidates
+from skillsd.runs.checkpoint import latest
+from skillsd.runs.folder import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,9 @@ THINKING = (
         (None, "no chat template"),
         (CHATML.split("{% if add")[0], "no generation prompt"),
         (THINKING, "strips the reasoning"),
+        (THINKING.replace("</think>", "[/THINK]"), r"strips the reasoning .*\[/THINK\]"),
+        (THINKING.replace("'</think>'", '"</seed:think>"'), "strips the reasoning .*seed:think"),
+        (THINKING.replace("'</think>'", "'◁/think▷'"), "strips the reasoning"),
         ("{% for m in messages %}{{ m.nothing.here }}{% endfor %}", "fails"),
         (
             "{% for m in messages %}{{ m.role + ':' + m.content + ';' }}{% endfor %}"
@@ -83,6 +90,25 @@ def test_unusable_templates_are_refused_with_the_reason(template, reason):
     with pytest.raises(SkillSDError, match=reason) as error:
         ChatFormat(chat_tokenizer(template))
     assert "\n" not in str(error.value)
+
+
+DATED = "{{ '<|im_start|>system\n' + strftime_now('%d %b %Y') + strftime_now(\"%A\") + '<|im_end|>\n' }}" + CHATML
+
+
+def test_a_template_that_asks_for_the_day_is_told_the_runs(tmp_path):
+    folder = save_model(tmp_path / "model", template=DATED)
+    config = load_config("sokoban-smoke", [f"model.path={folder}", "env.train_tasks=1", "rollout.tasks_per_iteration=1",
+                                           "rollout.max_turns=1", "eval.tasks=1", "trainer.iterations=1"])  # fmt: skip
+    run = RunDir(tmp_path / "run")
+    train(config, run.path)
+    then = run.config.read_text().replace(f'started = "{date.today()}"', 'started = "2024-02-29"')
+    run.config.write_text(then)
+    train(with_overrides(config, ["trainer.iterations=2"]), run.path, resume=True)
+    first, second = (run.read_trajectories(i)[0].prompt_ids for i in (1, 2))
+    tokenizer = load_policy(ModelConfig(path=str(latest(run)))).tokenizer  # its checkpoints tell the same
+    assert f"{date.today():%d %b %Y%A}" in tokenizer.decode(first)
+    assert "29 Feb 2024Thursday" in tokenizer.decode(second)
+    assert "29 Feb 2024Thursday" in tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
 
 
 # -- loading ---------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ _EAGER = 0.15
 _AS_SAID = 0.5
 #: ... and to guess what it was told.
 _SLIP = 0.02
+#: Share of the lessons that are drills.
+_DRILLS = 0.35
 #: Worlds of lessons: behind those that tasks are played in.
 _WORLDS = (10_000_000, 2_000_000_000)
 
@@ -125,7 +127,7 @@ class Clerk:
 def play(rng: random.Random, task: Task, told: Facts, difficulty: Any, careless: float = 0.0) -> tuple[Lesson, Office]:
     """An episode of a clerk who was ``told``; a ``careless`` share of turns are those of one who was told nothing, and
     are not learned: they lead where a reader must know its way as well."""
-    office = Office(0, difficulty)
+    office = Office(0, difficulty, "short")
     lesson = Lesson(office.reset(task))
     reader, novice = Clerk(rng, task, told), Clerk(rng, task, {})
     while len(lesson.turns) < MAX_TURNS and not office.finished:
@@ -147,9 +149,15 @@ def skill_of(lesson: Lesson, success: bool) -> Skill:
 
 
 def lessons(seed: int, count: int) -> Iterator[Lesson]:
-    """``count`` episodes of ``seed``; none does a job that a task set's task asks for."""
+    """``count`` episodes of ``seed``; none does a job that a task set's task asks for.
+
+    The first are drills: the skill tells everything, and nothing is guessed. From these copying is learned soonest.
+    """
     rng = random.Random(derive_seed(seed, "clerk"))
-    for _ in range(count):
+    for number in range(count):
+        if number < _DRILLS * count:
+            yield _drill(rng)
+            continue
         world = World.draw(rng.randrange(*_WORLDS), rng.choice(DIFFICULTIES))
         tool = rng.choice(list(TOOLS))
         task = _task(rng, tool, world)
@@ -160,6 +168,16 @@ def lessons(seed: int, count: int) -> Iterator[Lesson]:
         lesson, _ = play(rng, task, told, world.difficulty, careless)
         lesson.skill = skill
         yield lesson
+
+
+def _drill(rng: random.Random) -> Lesson:
+    world, tool = World.draw(rng.randrange(*_WORLDS), "hard"), rng.choice(list(TOOLS))
+    task, other = _task(rng, tool, world), _task(rng, tool, world)
+    source = rng.choice((task, other)).data
+    calls = world.calls(tool, source["values"], source["identity"])
+    lesson, _ = play(rng, task, facts(" ".join(calls), tool), world.difficulty)
+    lesson.skill = tell([(text, True, "") for text in calls], True)
+    return lesson
 
 
 def _skill(rng: random.Random, view: str, task: Task, world: World) -> Skill:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,13 +10,15 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from skillsd.errors import SkillSDError, one_line, reason
+from skillsd.errors import SkillSDError, one_line, reason, shown
 from skillsd.policy.text import PlainText
 
 # Unlikely in any template, and plain enough for every tokenizer.
 _FIRST, _ANSWER, _NEXT = "\u2402first\u2402", "\u2402answer\u2402", "\u2402next\u2402"
 #: Messages whose rendering is remembered: environments say the same things again and again.
 _REMEMBERED = 4096
+#: Texts in a template that are tried as marks of reasoning.
+_MARKS = 200
 
 
 class _Frame(NamedTuple):
@@ -55,13 +58,7 @@ class ChatFormat:
                 "the chat template does not preserve its prefix: what stands before an answer changes once the answer "
                 "is there (thinking templates do this); use a template without it"
             )
-        thought = f"<think>\nhm\n</think>\n\n{_ANSWER}"
-        thinking = self._render([talk[0], ("assistant", thought), talk[2]], generate=True)
-        if thought not in thinking:
-            raise SkillSDError(
-                "the chat template strips the reasoning from earlier turns, so that a trajectory's tokens are not what "
-                "the model would see: use a template that keeps it"
-            )
+        self._check_thoughts()
         self._ends_first, self._ends_next = _around(self._opening, _FIRST), _around(whole, _NEXT)
         end, between = self._split_end(self._ends_next[0][len(self._opening) + len(_ANSWER) :])
         ends = list(ends)
@@ -78,6 +75,28 @@ class ChatFormat:
         eos = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.end_id, *({eos} if isinstance(eos, int) else ()), *ends})
         self._shown = lru_cache(_REMEMBERED)(self._as_shown)
+
+    def _check_thoughts(self) -> None:
+        """Templates cut answers at marks of many kinds: at every text in quotes that this one holds, and the usual one.
+
+        Not at special tokens: nobody can write them.
+        """
+        template = self.tokenizer.chat_template
+        quoted = re.findall(r"'([^'\\\n]{2,40})'|\"([^\"\\\n]{2,40})\"", template if isinstance(template, str) else "")
+        marks = dict.fromkeys(["</think>", *(text.strip() for pair in quoted for text in pair)])
+        special = [str(token) for token in self.tokenizer.all_special_tokens]
+        for mark in [m for m in marks if m and m not in special][:_MARKS]:
+            thought = f"<think>\nhm\n{mark}\n\n{_ANSWER}" if mark == "</think>" else f"hm {mark} {_ANSWER}"
+            talk = [("user", _FIRST), ("assistant", thought), ("user", _NEXT)]
+            try:
+                kept = thought in self._render(talk, generate=True)
+            except SkillSDError:  # it will not have such an answer at all
+                continue
+            if not kept:
+                raise SkillSDError(
+                    f"the chat template strips the reasoning from earlier turns (what stands around {shown(mark)}), so "
+                    "that a trajectory's tokens are not what the model would see: use a template that keeps it"
+                )
 
     def _check_long_talks(self, between: str) -> None:
         """Some templates treat turns differently by their number, or drop reasoning of those that are long past."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,12 +46,12 @@ class Policy:
     chat: ChatFormat
 
 
-def load_policy(config: ModelConfig, *, train: bool = False) -> Policy:
+def load_policy(config: ModelConfig, *, train: bool = False, day: date | None = None) -> Policy:
     """Load weights (safetensors or GGUF, never pickle), tokenizer and template; in eval mode: dropout is never on.
 
     A folder that holds a LoRA adapter is loaded with it merged into its base. With ``train``, new adapters are added
-    where ``lora_rank`` says so, and weights that are to be trained are in fp32 (see :func:`precision`). Raises
-    :class:`SkillSDError` for a path that holds no loadable model.
+    where ``lora_rank`` says so, and weights that are to be trained are in fp32 (see :func:`precision`). ``day`` is what
+    a template that asks is told for today. Raises :class:`SkillSDError` for a path that holds no loadable model.
     """
     if not torch.cuda.is_available():
         # Where DeepSpeed is installed, saving imports it, and it says on stdout, which is the result's, what it found.
@@ -61,6 +63,8 @@ def load_policy(config: ModelConfig, *, train: bool = False) -> Policy:
         _check_vocabulary(model, tokenizer)
         if config.chat_template:
             tokenizer.chat_template = _template(config.chat_template, tokenizer)
+        if day and isinstance(tokenizer.chat_template, str):
+            tokenizer.chat_template = on_a_day(tokenizer.chat_template, day)
         if train and config.lora_rank:
             lora.add(model, config)
         model.to(device)  # type: ignore[arg-type]
@@ -72,6 +76,16 @@ def load_policy(config: ModelConfig, *, train: bool = False) -> Policy:
         chat = _chat(config, model, tokenizer)
         decoding(model)
     return Policy(model, tokenizer, chat)
+
+
+def on_a_day(template: str, day: date) -> str:
+    """``template`` as it is on ``day`` (noon), whenever it is rendered: prompts of a run are the same to its end."""
+    asked = dict.fromkeys(found for _, found in re.findall(r"strftime_now\(\s*(['\"])([^'\"]*)\1\s*\)", template))
+    if not asked:
+        return template
+    now = datetime.combine(day, time(12))
+    told = "".join(f"{{%- if format == {form!r} -%}}{now.strftime(form)}{{%- endif -%}}" for form in asked)
+    return f"{{%- macro strftime_now(format) -%}}{told}{{%- endmacro -%}}{template}"
 
 
 @contextmanager

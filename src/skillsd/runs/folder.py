@@ -12,6 +12,7 @@ import shutil
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import date
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
@@ -90,10 +91,17 @@ class RunDir:
         try:
             self.trajectories.mkdir(parents=True, exist_ok=True)
             self.results.mkdir(exist_ok=True)
-            tree = {"meta": versions(), **config.model_dump(exclude_none=True)}
+            tree = {"meta": {**versions(), "started": self.day().isoformat()}, **config.model_dump(exclude_none=True)}
             write_atomic(self.config, tomli_w.dumps(tree).encode())
         except OSError as error:
             raise SkillSDError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def day(self) -> date:
+        """The day on which the run was started; today, if it was not, or by a version that did not note it."""
+        try:
+            return date.fromisoformat(tomllib.loads(self.config.read_text("utf-8"))["meta"]["started"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return date.today()
 
     def load_config(self) -> Config:
         """The settings that the run was started with. Raises :class:`UsageError` where there is none, or not whole."""

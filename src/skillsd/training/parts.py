@@ -49,7 +49,7 @@ class Parts:
         self.by_id = {task.id: task for task in self.tasks}
         self._check_tasks()
         torch.manual_seed(derive_seed(config.seed, "model"))  # new adapters are random
-        self.policy = load_policy(config.model, train=True)
+        self.policy = load_policy(config.model, train=True, day=run.day())
         self.model, self.chat = self.policy.model, self.policy.chat
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
         self.views = Views(config, self.policy, self.warn)

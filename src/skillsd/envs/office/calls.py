@@ -24,6 +24,9 @@ comes before and after. A tool that is called wrongly says what it wants.
 
 Your """
 
+#: For a model that was made for these tasks, and knows the rest.
+SHORT = "You work in an office that has its own customs.\nYour "
+
 _BLOCK = re.compile(r"```(?:\w*\n)?(.*?)(?:```|$)", re.DOTALL)
 _START = re.compile(r"[a-z_]+\.[a-z_]+\(")
 
@@ -41,10 +44,10 @@ class Call:
         return call(self.tool, self.operation, self.arguments)
 
 
-def prompt(tool: str, values: Mapping[str, str], identity: Mapping[str, str], wording: int) -> str:
+def prompt(tool: str, values: Mapping[str, str], identity: Mapping[str, str], wording: int, short: bool = False) -> str:
     """The first message of a task."""
     you = ", ".join(f"{key} is {value}" for key, value in identity.items())
-    return f"{PROMPT}{you}.\n{ask(tool, values, wording)}."
+    return f"{SHORT if short else PROMPT}{you}.\n{ask(tool, values, wording)}."
 
 
 def parse_call(message: str) -> Call | None:

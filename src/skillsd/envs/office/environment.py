@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from skillsd.envs.office.calls import Call, parse_call, prompt
 from skillsd.envs.office.facts import another, falsified, form_of
@@ -14,6 +14,7 @@ from skillsd.errors import SkillSDError, UsageError
 from skillsd.types import Score, Skill, Step, Task
 
 MAX_TURNS = 8
+Prompt = Literal["full", "short"]
 INVALID = "No call was made: write one call in triple backticks."
 #: A value that no task has, to show a form by.
 _EXAMPLES = {"person": "max", "day": "31", "tag": "cats", "file": "0", "amount": "1"}
@@ -22,8 +23,8 @@ _EXAMPLES = {"person": "max", "day": "31", "tag": "cats", "file": "0", "amount":
 class Office:
     """One job at a time. A wrong call changes nothing, costs a turn, and is answered with one fact about the call."""
 
-    def __init__(self, seed: int, difficulty: Difficulty) -> None:
-        self.seed, self.difficulty = seed, difficulty
+    def __init__(self, seed: int, difficulty: Difficulty, prompt: Prompt = "full") -> None:
+        self.seed, self.difficulty, self.prompt = seed, difficulty, prompt
         self.task: Task | None = None
 
     def reset(self, task: Task) -> str:
@@ -34,7 +35,7 @@ class Office:
         self.waiting: dict[str, dict[str, str]] = {}  # by tool: what is not confirmed yet
         self.effects: list[tuple[str, dict[str, str]]] = []
         self.finished = False
-        return prompt(data["tool"], data["values"], data["identity"], data["wording"])
+        return prompt(data["tool"], data["values"], data["identity"], data["wording"], self.prompt == "short")
 
     def step(self, action: str) -> Step:
         """Make the first call in ``action``. ``info`` holds the call, and whether the tool did what it says."""
@@ -122,7 +123,8 @@ class OfficeTasks:
 
     ``difficulty``: "easy", "middle" or "hard": some 2, 4 or 6 facts a task that only experience can tell. Splits:
     ``train``, ``test`` and ``validation`` of 64 tasks, ``extra`` of 96; ``warm_up``: 2,000, each in a world of its own,
-    from which one learns how calls are made and nothing about this office.
+    from which one learns how calls are made and nothing about this office. ``prompt``: "full" says what tools there are
+    and how to call them, "short" leaves that to a model that was made for these tasks.
     Raises :class:`UsageError` for a wrong option.
     """
 
@@ -130,12 +132,14 @@ class OfficeTasks:
     max_turns = MAX_TURNS
     warm_up_split = "warm_up"
 
-    def __init__(self, world: int = 0, difficulty: Difficulty = "middle") -> None:
+    def __init__(self, world: int = 0, difficulty: Difficulty = "middle", prompt: Prompt = "full") -> None:
         if isinstance(world, bool) or not isinstance(world, int) or not 0 <= world < WARM_UP_WORLDS:
             raise UsageError(f"office: world must be a whole number from 0 to {WARM_UP_WORLDS - 1}, not {world!r}")
         if difficulty not in DIFFICULTIES:
             raise UsageError(f"office: unknown difficulty {difficulty!r}; choose one of {', '.join(DIFFICULTIES)}")
-        self.seed, self.difficulty = world, difficulty
+        if prompt not in get_args(Prompt):
+            raise UsageError(f"office: unknown prompt {prompt!r}; choose one of {', '.join(get_args(Prompt))}")
+        self.seed, self.difficulty, self.prompt = world, difficulty, prompt
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The tasks of ``split``. Raises :class:`UsageError` for an unknown one."""
@@ -145,7 +149,7 @@ class OfficeTasks:
 
     def make(self) -> Office:
         """A new environment."""
-        return Office(self.seed, self.difficulty)
+        return Office(self.seed, self.difficulty, self.prompt)
 
     def rules(self) -> OfficeRules:
         """What tells the skill of an episode: it reads the calls and their answers."""
