@@ -39,7 +39,7 @@ _AS_SAID = 0.5
 #: ... and to guess what it was told.
 _SLIP = 0.02
 #: Share of the lessons that are drills.
-_DRILLS = 0.35
+_DRILLS = 0.2
 #: Worlds of lessons: behind those that tasks are played in.
 _WORLDS = (10_000_000, 2_000_000_000)
 

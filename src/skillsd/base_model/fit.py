@@ -83,15 +83,16 @@ def compose_embeddings(
     tokenizer: PreTrainedTokenizerFast,
     parts: Callable[[str], list[str]],
     generator: torch.Generator,
+    scale: float = 0.02,
 ) -> None:
-    """Start the tokens that have ``parts`` from the sum of random vectors of these."""
+    """Start the tokens that have ``parts`` from the sum of random vectors of these, of standard deviation ``scale``."""
     table: torch.Tensor = model.model.embed_tokens.weight.data
     vectors: dict[str, torch.Tensor] = {}
     for token in range(len(tokenizer)):
         pieces = parts(str(tokenizer.decode([token])))
         for piece in pieces:
             if piece not in vectors:
-                vectors[piece] = torch.randn(table.shape[1], generator=generator) * 0.02
+                vectors[piece] = torch.randn(table.shape[1], generator=generator) * scale
         if pieces:
             table[token] = torch.stack([vectors[piece] for piece in pieces]).sum(0) / len(pieces) ** 0.5
 
