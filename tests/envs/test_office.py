@@ -36,6 +36,16 @@ def test_another_worlds_solution_solves_nothing():
     assert not any(solved)
 
 
+def test_a_short_prompt_asks_for_the_same():
+    full, short = make_taskset("office"), make_taskset("office", prompt="short")
+    for task in full.tasks("test"):
+        prompts = [office.make().reset(task) for office in (full, short)]
+        assert len(prompts[1]) < 300 < len(prompts[0])
+        assert len({prompt.partition("Your name is")[2] for prompt in prompts}) == 1
+    with pytest.raises(UsageError, match="unknown prompt 'tiny'"):
+        make_taskset("office", prompt="tiny")
+
+
 def test_splits_share_no_job():
     tasks = make_taskset("office")
     jobs = {split: {(t.data["tool"], *t.data["values"].values()) for t in tasks.tasks(split)} for split in SIZES}
