@@ -100,6 +100,12 @@ def test_the_learning_rate_warms_up_and_falls_in_a_line():
         ('trainer.fsdp="true"', "either true or false"),
         ("loss.positive_only=0.0", "either true or false"),
         ("loss.clip_low=1", "less than 1"),
+        ("loss.clip_low=0", "greater than 0"),
+        ("loss.clip_high=0", "greater than 0"),
+        ("loss.distill_until=1", "from the first iteration on"),
+        ("env.turn_timeout=1e-9", "greater than or equal to 0.001"),
+        ('model.chat_template=""', "at least 1 character"),
+        ('summarizer.prompt=""', "at least 1 character"),
         ("loss.advantage_eps=1e9", "less than or equal to 1"),
     ],
 )

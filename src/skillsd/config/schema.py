@@ -54,10 +54,10 @@ class EnvConfig(Section):
     test_split: Name = "test"
     train_tasks: int | None = Field(None, ge=1, description="train on the first N tasks of the split")
     turn_timeout: float = Field(
-        30.0, gt=0, le=MOST_SECONDS, description="seconds; an environment's call that is slower drops its episode"
+        30.0, ge=0.001, le=MOST_SECONDS, description="seconds; an environment's call that is slower drops its episode"
     )
     episode_timeout: float = Field(
-        1800.0, gt=0, le=MOST_SECONDS, description="seconds of wall clock; an episode that takes longer is dropped"
+        1800.0, ge=0.001, le=MOST_SECONDS, description="seconds of wall clock; an episode that takes longer is dropped"
     )
 
 
@@ -72,7 +72,7 @@ class ModelConfig(Section):
     )
     device: Name = "auto"
     gradient_checkpointing: bool = Field(False, description="layers are computed again in the backward pass")
-    chat_template: str | None = Field(None, description="in place of the tokenizer's: chatml, or a Jinja file")
+    chat_template: Name | None = Field(None, description="in place of the tokenizer's: chatml, or a Jinja file")
     lora_rank: int = Field(0, ge=0, le=2**16, description="train low-rank adapters (PEFT) of this rank; 0: all weights")
     lora_alpha: float = Field(32.0, gt=0, description="an adapter's output is times alpha / rank")
     lora_targets: str | list[str] = Field("all-linear", description="modules that get an adapter")
@@ -103,9 +103,9 @@ class VLLMConfig(Section):
     one that runs already and is fed. Its key, if it wants one, is taken from $VLLM_API_KEY."""
 
     url: Address | None = Field(None, description="http://HOST:PORT of a server that you started")
-    folder: str | None = Field(None, description="with url: where weights go, seen by the server under the same path")
+    folder: Name | None = Field(None, description="with url: where weights go, seen by the server under the same path")
 
-    python: str = Field("python", description="interpreter of the environment that vLLM is installed in")
+    python: Name = Field("python", description="interpreter of the environment that vLLM is installed in")
     args: list[str] = Field([], description="further arguments of the server")
     cuda_visible_devices: str | None = Field(None, description="GPUs of the server; default: those of the run")
     startup_timeout: float = Field(900.0, gt=0, le=MOST_SECONDS, description="seconds until it must be healthy")
@@ -138,9 +138,9 @@ class SummarizerConfig(Section):
     """For ``skills.summarizer`` = openai or policy (docs/summarisers.md). A key is never a setting."""
 
     base_url: Address | None = Field(None, description="of an OpenAI-compatible server: http://localhost:8000/v1")
-    model: str | None = Field(None, description="the server's name for the model")
+    model: Name | None = Field(None, description="the server's name for the model")
     api_key_env: str | None = Field(None, description="NAME of the environment variable with the key; default: no key")
-    prompt: str | None = Field(None, description="a text file in place of the shipped prompt")
+    prompt: Name | None = Field(None, description="a text file in place of the shipped prompt")
     temperature: float | None = Field(None, ge=0, le=100, description="default: the server's own; policy: greedy")
     answer_tokens: int = Field(1024, ge=16, description="tokens that a summary may have")
     conversation_chars: int = Field(24000, ge=400, description="longer conversations are cut in the middle")
@@ -150,7 +150,7 @@ class SummarizerConfig(Section):
     max_retries: int = Field(3, ge=0, description="of one call: no answer, 429, 5xx")
     max_calls: int = Field(0, ge=0, description="calls in all, retries included; 0: no limit")
     max_tokens: int = Field(0, ge=0, description="tokens in all, prompts included; 0: no limit")
-    cache: str | None = Field(None, description="SQLite file to share; default: summaries.sqlite in the run's folder")
+    cache: Name | None = Field(None, description="SQLite file to share; default: summaries.sqlite in the run's folder")
 
     @field_validator("extra")
     @classmethod
@@ -172,8 +172,8 @@ class SummarizerConfig(Section):
 class LossConfig(Section):
     """The losses (arXiv:2604.10674)."""
 
-    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below 1 - clip_low, ...")
-    clip_high: float = Field(0.28, ge=0, description="... and above 1 + clip_high")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - clip_low, ...")
+    clip_high: float = Field(0.28, gt=0, description="... and above 1 + clip_high")
     #: The paper's best of {0.01, 0.005, 0.001, 0.0005}; ``method`` may set it to 0.
     distill_weight: float = Field(0.001, ge=0, description="lambda")
     distill_warmup: int = Field(0, ge=0, description="iterations over which lambda rises from 0")
@@ -185,6 +185,13 @@ class LossConfig(Section):
     positive_only: bool = Field(False, description="distil only trajectories with a positive advantage")
     advantage_eps: float = Field(1e-8, gt=0, le=1, description="added to the rewards' standard deviation")
     tis_cap: float = Field(2.0, ge=1, description="cap of the importance weight of a sampler that is not exact")
+
+    @field_validator("distill_until")
+    @classmethod
+    def _lasts(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("lambda would be 0 from the first iteration on: loss.distill_weight = 0 says so")
+        return value
 
     def weight_at(self, iteration: int) -> float:
         """Lambda in ``iteration`` (from 1)."""

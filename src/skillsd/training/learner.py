@@ -139,7 +139,7 @@ class Learner:
             taken = "the last checkpoint is intact" if self.zero else "the step was not taken"
             raise SkillSDError(
                 f"iteration {iteration}: loss {metrics['loss']:g}, gradient norm {norm:g}; {taken}. "
-                "Lower optim.lr or loss.distill_weight, then go on with --resume"
+                "Lower optim.lr, optim.weight_decay or loss.distill_weight, then go on with --resume"
             )
         if not self.zero:
             self.adamw.step()
