@@ -46,6 +46,9 @@ class Hall:
     def reference(self, task):
         return SKILL
 
+    def group(self, task):
+        return "even" if int(task.id[-1]) % 2 == 0 else "odd"
+
     def pause(self, call):
         if self.slow == call:
             time.sleep(self.seconds)

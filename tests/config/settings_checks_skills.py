@@ -72,6 +72,13 @@ def the_teacher_is_shown_what_the_control_says(folder, tmp_path, monkeypatch):
             assert skill == {"own": SKILL, "empty": empty, "none": None}[shown]
 
 
+def a_task_reads_the_skills_of_its_kind_where_that_is_wanted(folder, tmp_path, monkeypatch):
+    for scope, reads in (("task", {"train/0"}), ("group", {"train/0", "train/2"})):
+        with trainer(settings(folder, f"skills.scope={scope}"), tmp_path / scope) as made:
+            made.bank.add("train/0", SKILL, 1.0)
+            assert {*made.retrieve([Task(f"train/{i}") for i in range(3)])} == reads
+
+
 class Held:
     """A summariser that counts how many are with it, and answers when it may; fails where told."""
 

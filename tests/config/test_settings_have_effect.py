@@ -55,6 +55,7 @@ PLACES = {
     "teacher.ema_decay": learning.teachers_have_their_weights,
     "teacher.max_prompt_tokens": learning.a_longer_view_is_an_error,
     "skills.summarizer": "tests/skills/test_summaries.py::test_a_users_own_summariser_is_used_and_no_other_thing",
+    "skills.scope": skills.a_task_reads_the_skills_of_its_kind_where_that_is_wanted,
     "skills.capacity": skills.the_bank_is_kept_and_read_as_told,
     "skills.exploration": skills.the_bank_is_kept_and_read_as_told,
     "skills.credit": skills.the_bank_is_kept_and_read_as_told,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from skillsd.envs import make_taskset
+from skillsd import UsageError, load_config, train
+from skillsd.envs import boundary, make_taskset
 from skillsd.skills.bank import SkillBank
 from skillsd.training.hints import Hint, as_shown, from_bank, from_reference, in_hindsight
 from skillsd.types import Skill, Task, Trajectory, Turn
@@ -56,3 +57,28 @@ def test_references_are_the_task_sets_own(count):
     taskset = make_taskset("sokoban", variant="one_box")
     tasks = taskset.tasks("test")[:count]
     assert from_reference(tasks, taskset) == {t.id: Hint(taskset.reference(t), None) for t in tasks}
+
+
+def test_a_task_without_skills_reads_the_best_of_its_kind(tmp_path):
+    bank = SkillBank(tmp_path / "bank.sqlite", exploration=0.0)
+    first, second = bank.add("a", skill("for a"), 0.2), bank.add("b", skill("for b"), 0.9)
+    bank.add("c", skill("of another kind"), 1.0)
+    tasks, kinds = [Task(name, {}) for name in "abxyz"], {**dict.fromkeys("abxy", "mail"), "c": "notes", "z": "files"}
+    found = from_bank(tasks[2:], bank, kinds)
+    assert {task: hint.id for task, hint in found.items()} == {"x": second, "y": first}  # each is read once at first
+    bank.credit(first, 0.1)
+    bank.credit(second, 0.8)
+    found = from_bank(tasks, bank, kinds)
+    assert {task: hint.id for task, hint in found.items()} == {"a": first, "b": second, "x": second, "y": second}
+    assert from_bank(tasks[2:], bank) == {}
+    assert bank.stats("b").retrievals == 4
+    bank.close()
+
+
+def test_only_a_task_set_that_tells_kinds_has_them(tmp_path):
+    office = make_taskset("office")
+    kinds = boundary.groups(office, office.tasks("train"))
+    assert set(kinds.values()) == {"mail", "calendar", "notes", "files", "payments"}
+    with pytest.raises(UsageError, match=r"skills.scope = group: env 'sokoban' does not tell"):
+        train(load_config("sokoban-smoke", ["skills.scope=group"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -124,6 +124,9 @@ class SkillsConfig(Section):
     """The bank and who writes it. Retrieval: UCB with c = sqrt(2) (arXiv:2604.10674)."""
 
     summarizer: Name = "rules"
+    scope: Literal["task", "group"] = Field(
+        "task", description="group: a task without skills reads the best of the tasks of its kind"
+    )
     capacity: int = Field(8, ge=1, description="skills kept a task")
     exploration: float = Field(2**0.5, ge=0, description="the c of UCB")
     credit: Literal["source", "group", "separation"] = "group"

@@ -82,6 +82,15 @@ class HasFalseSkills(Protocol):
 
 
 @runtime_checkable
+class HasGroups(Protocol):
+    """A task set that knows which of its tasks are of a kind, so that one's skill may be of use to the other."""
+
+    def group(self, task: Task) -> str:
+        """The name of its kind."""
+        ...
+
+
+@runtime_checkable
 class HasRules(Protocol):
     """A task set that can tell what an episode teaches without an LLM: ``skills.summarizer = rules``, the default."""
 

@@ -20,7 +20,16 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from skillsd.envs.answers import kind_of, message, prompt_of, score_of, skill_of, step_of, task_of, truth
-from skillsd.envs.base import Environment, HasFalseSkills, HasKeys, HasReference, HasRender, HasVerdicts, TaskSet
+from skillsd.envs.base import (
+    Environment,
+    HasFalseSkills,
+    HasGroups,
+    HasKeys,
+    HasReference,
+    HasRender,
+    HasVerdicts,
+    TaskSet,
+)
 from skillsd.errors import SkillSDError, UsageError, reason, shown
 from skillsd.system.interrupt import STOPPING
 from skillsd.types import Score, Skill, Step, Task
@@ -153,6 +162,20 @@ def reference(taskset: TaskSet, task: Task) -> Skill | None:
     told = _ask(where, lambda: taskset.reference(copy.deepcopy(task)))
     with _about(where):
         return skill_of(told)
+
+
+def groups(taskset: TaskSet, tasks: Sequence[Task]) -> dict[str, str]:
+    """By id, what kind each task is of. Raises :class:`UsageError` where the task set does not tell."""
+    if not isinstance(taskset, HasGroups):
+        name = shown(getattr(taskset, "name", "?"))
+        raise UsageError(f"skills.scope = group: env {name} does not tell which tasks are of a kind (HasGroups)")
+    found = {}
+    for task in tasks:
+        where = f"group of task {shown(task.id)}"
+        told = _ask(where, lambda task=task: taskset.group(copy.deepcopy(task)))  # type: ignore[misc]
+        with _about(where):
+            found[task.id] = message(told, "a name")
+    return found
 
 
 def foreign(taskset: HasFalseSkills, task: Task) -> Skill:

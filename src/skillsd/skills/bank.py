@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from skillsd.errors import SkillSDError, UsageError
 from skillsd.skills import schema
 from skillsd.skills.duplicates import DUPLICATE as DUPLICATE  # where version 0.1 had it
 from skillsd.skills.duplicates import Wording
-from skillsd.skills.retrieval import choose_among_best
+from skillsd.skills.retrieval import choose, choose_among_best
 from skillsd.types import Skill
 
 #: Of a reward: sums of them stay finite.
@@ -154,6 +154,18 @@ class SkillBank:
             (stored,) = self._load("WHERE id = ?", best.id)
             db.execute("UPDATE skills SET chosen = chosen + 1 WHERE id = ?", (best.id,))
             db.execute("UPDATE tasks SET retrievals = retrievals + 1 WHERE task_id = ?", (task_id,))
+            return stored
+
+    def retrieve_any(self, task_ids: Sequence[str]) -> StoredSkill | None:
+        """The best skill by UCB of all that these tasks have, and count the choice; None if the bank has none."""
+        with self._transaction() as db:
+            found = [candidate for task_id in task_ids for candidate in self._best(task_id)]
+            best = choose(found, sum(candidate.chosen for candidate in found), self.exploration)
+            if best is None:
+                return None
+            (stored,) = self._load("WHERE id = ?", best.id)
+            db.execute("UPDATE skills SET chosen = chosen + 1 WHERE id = ?", (best.id,))
+            db.execute("UPDATE tasks SET retrievals = retrievals + 1 WHERE task_id = ?", (stored.task_id,))
             return stored
 
     def credit(self, skill_id: int, reward: float) -> None:

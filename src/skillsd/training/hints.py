@@ -14,9 +14,15 @@ from skillsd.skills.summarize.queue import summarize_now
 from skillsd.types import Hint, Hints, Summarizer, SummaryRequest, Task, Trajectory
 
 
-def from_bank(tasks: Sequence[Task], bank: SkillBank) -> Hints:
-    """S(x) for every task that the bank knows something about: the UCB choice, once a task and iteration."""
+def from_bank(tasks: Sequence[Task], bank: SkillBank, groups: Mapping[str, str] | None = None) -> Hints:
+    """S(x) for every task that the bank knows something about: the UCB choice, once a task and iteration.
+
+    With ``groups`` (the kinds of all tasks, by id) a task without a skill reads the best of those of its kind.
+    """
     found = {task.id: bank.retrieve(task.id) for task in tasks}
+    for task_id in [name for name, stored in found.items() if stored is None and groups]:
+        assert groups is not None
+        found[task_id] = bank.retrieve_any([other for other, kind in groups.items() if kind == groups[task_id]])
     return {task_id: Hint(stored.skill, stored.id) for task_id, stored in found.items() if stored is not None}
 
 

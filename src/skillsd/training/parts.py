@@ -47,6 +47,8 @@ class Parts:
         self.taskset = make_taskset(config.env.name, **config.env.options)
         self.tasks = boundary.tasks_of(self.taskset, config.env.train_split, config.env.train_tasks)
         self.by_id = {task.id: task for task in self.tasks}
+        #: What kind each task is of, where skills are for all of a kind.
+        self.groups = boundary.groups(self.taskset, self.tasks) if config.skills.scope == "group" else None
         self._check_tasks()
         torch.manual_seed(derive_seed(config.seed, "model"))  # new adapters are random
         self.policy = load_policy(config.model, train=True, day=run.day())

@@ -69,7 +69,7 @@ class Trainer(Parts):
                 return self.shown(from_reference(tasks, self.taskset))
             if self.spec.privileged == "plain":
                 return {task.id: Hint(None, None) for task in tasks}
-            return self.shown(from_bank(tasks, self.bank)) if self.spec.uses_bank else {}
+            return self.shown(from_bank(tasks, self.bank, self.groups)) if self.spec.uses_bank else {}
 
         return self.processes.from_main(find)
 

@@ -151,6 +151,10 @@ class OfficeTasks:
         """A new environment."""
         return Office(self.seed, self.difficulty, self.prompt)
 
+    def group(self, task: Task) -> str:
+        """Its tool: what an office wants of a tool holds for all that is done with it."""
+        return str(task.data["tool"])
+
     def rules(self) -> OfficeRules:
         """What tells the skill of an episode: it reads the calls and their answers."""
         return OfficeRules()
