@@ -181,14 +181,17 @@ def test_half_built_or_foreign_data_is_refused(engine, tmp_path, monkeypatch):
         taskset.tasks("train")
 
 
-def test_no_server_outlives_a_killed_run(engine):
+@pytest.mark.parametrize("doing", ["time.sleep(60)", "run('while True: pass')", "run('sum(itertools.repeat(0))')"])
+def test_no_server_outlives_a_killed_run(engine, doing):
     code = (
         "import time\nfrom skillsd.envs import make_taskset\n"
         "t = make_taskset('appworld', servers=1)\ne = t.make()\ne.reset(t.tasks('train')[0])\n"
-        "print(e.server.process.pid, flush=True)\ntime.sleep(60)"
+        "run = lambda code: e.step(f'```python\\n{code}\\n```')\n"
+        f"print(e.server.process.pid, flush=True)\n{doing}"
     )
     run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     server = int(run.stdout.readline())
+    time.sleep(1.0)  # by then it is at it
     run.kill()
     run.communicate()
     left = list(Path(tempfile.gettempdir()).glob(f"skillsd-appworld-{run.pid}-*"))

@@ -7,11 +7,14 @@ which holds the other end of stdin.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
 import sysconfig
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from confine import confine
@@ -33,6 +36,7 @@ def main() -> None:
     listener = socket.socket(socket.AF_UNIX)  # an agent's process can make none
     listener.bind(address)
     root, temporary = os.environ["APPWORLD_ROOT"], os.environ["TMPDIR"]
+    _end_by_signal()
     state: dict[str, object] = {"files": False, "network": False}
     if role == "agent":
         code = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -46,10 +50,20 @@ def main() -> None:
     uvicorn.run(app, fd=listener.fileno(), log_level="warning", lifespan="off")
 
 
-def _end_with_parent() -> None:
+def _end_by_signal() -> None:
+    """Have Linux end this process when stdin closes, which nobody writes to (SIGIO): a thread has its turn only when
+    the code that runs here lets Python go."""
+    if sys.platform.startswith("linux"):
+        stdin = sys.stdin.fileno()
+        fcntl.fcntl(stdin, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(stdin, fcntl.F_SETFL, fcntl.fcntl(stdin, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _end_with_parent(end: Callable[[int], None] = os._exit) -> None:
+    """``end`` is taken here: while an agent's code runs, the engine has another in its place, which does nothing."""
     while sys.stdin.buffer.read(4096):
         pass
-    os._exit(0)
+    end(0)
 
 
 def agent(state: dict[str, object]) -> Any:
@@ -57,6 +71,9 @@ def agent(state: dict[str, object]) -> Any:
     from appworld.environment import AppWorld
     from fastapi import Body, FastAPI
 
+    started = Path(os.environ["IPYTHONDIR"], "profile_default", "startup", "README")
+    started.parent.mkdir(parents=True)
+    started.touch()  # IPython would copy its own, permissions and all, which is refused here
     app, worlds, refusals = FastAPI(), dict[str, Any](), Refusals()
 
     class World(AppWorld):  # type: ignore[misc]
