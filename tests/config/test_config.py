@@ -105,6 +105,8 @@ def test_the_learning_rate_warms_up_and_falls_in_a_line():
         ("loss.distill_until=1", "from the first iteration on"),
         ("env.turn_timeout=1e-9", "greater than or equal to 0.001"),
         ('model.chat_template=""', "at least 1 character"),
+        ("summarizer.extra.messages=[]", "'messages' is not more of the request"),
+        ("summarizer.extra.stream=true", "'stream' is not more"),
         ('summarizer.prompt=""', "at least 1 character"),
         ("loss.advantage_eps=1e9", "less than or equal to 1"),
     ],

@@ -377,3 +377,10 @@ def test_a_teacher_without_room_is_refused_in_the_first_iteration(tmp_path):
         train(config("teacher.max_prompt_tokens=8"), tmp_path / "run")
     assert not numbers(tmp_path / "run")
     train(config("teacher.max_prompt_tokens=8", "method=grpo", "trainer.iterations=1"), tmp_path / "grpo")
+
+
+@pytest.mark.parametrize("one", ["env.train_tasks=1", "rollout.tasks_per_iteration=1"])
+def test_skills_of_other_tasks_need_other_tasks(tmp_path, one):
+    with pytest.raises(UsageError, match="no other's skill to show"):
+        train(config("skills.shown=shuffled", one), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -157,7 +157,9 @@ class SummarizerConfig(Section):
 
     @field_validator("extra")
     @classmethod
-    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _is_more_of_a_request(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if ours := sorted({"model", "messages", "stream"} & value.keys()):
+            raise ValueError(f"{ours[0]!r} is not more of the request: it is told by the other settings")
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):

@@ -13,7 +13,7 @@ from skillsd.config.idle import spare
 from skillsd.distributed.fsdp import shard, whole
 from skillsd.distributed.processes import Processes
 from skillsd.envs import boundary, make_taskset
-from skillsd.envs.base import HasReference
+from skillsd.envs.base import HasFalseSkills, HasReference
 from skillsd.errors import UsageError
 from skillsd.policy.loading import load_policy
 from skillsd.policy.scoring import ends_with_its_head
@@ -73,6 +73,7 @@ class Parts:
     def _check_tasks(self) -> None:
         check_knows(self.config, self.taskset)
         show(self.config.skills.shown, {}, 0, self.taskset, self.by_id)  # refuses what the task set cannot do
+        self._check_others()
         if told := spare(self.config):
             self.warn(told)
         if self.config.env.test_split == self.config.env.train_split:
@@ -84,6 +85,12 @@ class Parts:
             raise UsageError(f"{self.config.method} needs reference solutions, which {name!r} does not have")
         if self.config.eval.panel_every:
             self.warn(f"eval.panel_every: {name} has no reference solutions: no teacher is measured")
+
+    def _check_others(self) -> None:
+        shuffled = self.config.skills.shown == "shuffled" and self.spec.uses_bank
+        alone = min(len(self.tasks), self.config.rollout.tasks_per_iteration) < 2
+        if shuffled and alone and not isinstance(self.taskset, HasFalseSkills):
+            raise UsageError("skills.shown = shuffled: each iteration has one task, and so no other's skill to show")
 
     def _shard(self) -> None:
         """Spread the weights over the processes, if that is asked for and there are several."""
