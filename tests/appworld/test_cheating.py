@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import tempfile
 
@@ -98,6 +99,27 @@ def test_modules_are_not_to_be_had_by_another_way_and_that_counts(tasks, how):
     assert "refused" in steps[0].info["events"], steps[0].observation
     assert "is not allowed" in steps[0].observation
     assert (score.reward, score.success) == (0.0, False)
+
+
+#: What is no offence to ask for, and not to be had.
+IN_VAIN = {
+    "the engine by its key": ("print(apis['_requester'])", "KeyError"),
+    "the engine's own app": ("print(apis.admin)", "No app named 'admin' found"),
+    "another API's address": ("apis.simple_note.show_note(note_id='../../admin/x', access_token='')", "405:\nAPI not"),
+    "no record": ("apis.api_docs.show_app_descriptions(track=False)", "no parameter track"),
+    "another client": ("apis.api_docs.show_app_descriptions(client='x')", "no parameter client"),
+    "a magic word": ("env", "name 'env' is not defined"),
+    "a line that looks like a prompt": ("x = '''a\n>>> b'''\nprint(len(x))", "7"),
+    "a line of a file": (f"raise SyntaxError('x', ({json.__file__!r}, 1, 1, 'mine'))", "mine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", IN_VAIN)
+def test_what_an_agent_is_given_leads_nowhere_else(tasks, how):
+    code, told = IN_VAIN[how]
+    _, steps, _ = play(tasks, tasks.tasks("train")[0], [block(code)])
+    assert told in steps[0].observation
+    assert "JSON (JavaScript Object Notation)" not in steps[0].observation
 
 
 def test_built_in_functions_that_are_not_listed_are_not_there(tasks):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from apis import view
 from confine import confine
 from fence import Refusals, fence
 
@@ -68,7 +69,9 @@ def _end_with_parent(end: Callable[[int], None] = os._exit) -> None:
 
 def agent(state: dict[str, object]) -> Any:
     """/start, /run and /end of one world, and /state: what confines this process."""
+    from appworld.common.utils import TimeoutError as OutOfTime
     from appworld.environment import AppWorld
+    from appworld.requester import _get_api_name_to_doc as docs
     from fastapi import Body, FastAPI
 
     started = Path(os.environ["IPYTHONDIR"], "profile_default", "startup", "README")
@@ -101,6 +104,8 @@ def agent(state: dict[str, object]) -> Any:
             max_interactions=10_000,
         )
         worlds["live"] = world
+        _bare(world.shell)
+        world.shell.user_ns["apis"] = view(world.apis, lambda app, name: docs(app, True)[name]["path"], (OutOfTime,))
         fence(world.shell.user_ns, refusals)
         task = world.task
         keys = ("first_name", "last_name", "email", "phone_number")
@@ -121,6 +126,13 @@ def agent(state: dict[str, object]) -> Any:
         return {"ended": True}
 
     return app
+
+
+def _bare(shell: Any) -> None:
+    """Take from IPython what does other things than run the code that was read."""
+    shell.transform_cell = lambda code: code  # no magic words, and no lines that look like a prompt are changed
+    # The engine tells errors itself. These would show a line of whatever file a SyntaxError names.
+    shell.showtraceback = shell.showsyntaxerror = shell.showindentationerror = lambda *given, **named: None
 
 
 def _end(worlds: dict[str, Any]) -> None:
