@@ -63,8 +63,8 @@ class EnvConfig(Section):
 
 class ModelConfig(Section):
     """The policy. ``path``: a folder or hub id that transformers loads, a GGUF file, ``embedded`` for the shipped
-    Sokoban model, ``embedded-appworld`` for the one of the AppWorld practice tasks, or ``smollm2``,
-    ``qwen2.5-coder-0.5b`` or ``qwen2.5-coder-1.5b``, fetched from PyPI once."""
+    Sokoban model, ``embedded-office`` and ``embedded-appworld`` for those of the office and of AppWorld's practice
+    tasks, or ``smollm2``, ``qwen2.5-coder-0.5b`` or ``qwen2.5-coder-1.5b``, fetched from PyPI once."""
 
     path: Name = "embedded"
     dtype: Literal["float32", "bfloat16"] = Field(

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 #: Names for ``model.path``, and the folders of their weights.
-EMBEDDED = {"embedded": "sokoban", "embedded-appworld": "appworld"}
+EMBEDDED = {"embedded": "sokoban", "embedded-office": "office", "embedded-appworld": "appworld"}
 
 
 def path(name: str = "embedded") -> Path:
