@@ -13,7 +13,7 @@ from skillsd.rollouts.rollout import Job
 from skillsd.skills.controls import show
 
 #: Worlds of the test; each has 64 test tasks, of which every second is played.
-WORLDS = (200, 201, 202, 203)
+WORLDS = (200, 201)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,13 @@ def accuracy(policy, difficulty, shown):
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_the_model_knows_no_world_and_reads_any(policy, difficulty):
-    found = {kind: accuracy(policy, difficulty, kind) for kind in ("plain", "own", "shuffled", "false", "empty",
-                                                                   "random_text")}  # fmt: skip
+    found = {kind: accuracy(policy, difficulty, kind) for kind in ("plain", "own", "shuffled", "empty", "random_text")}
     plain = found["plain"]
-    assert plain <= 13, found  # 2 to 10 on a thousand tasks; a sample of 128 varies
-    assert found["own"] >= plain + 60, found
-    assert max(found["shuffled"], found["false"]) <= plain + 5, found
-    assert abs(found["empty"] - plain) <= 8, found
-    assert abs(found["random_text"] - plain) <= 8, found
+    assert plain <= 16, found  # some 2 to 10 per cent; a sample of 64 varies
+    assert found["own"] >= 90, found
+    assert found["shuffled"] <= plain + 3, found
+    assert abs(found["empty"] - plain) <= 12, found
+    assert abs(found["random_text"] - plain) <= 12, found
 
 
 def test_the_model_is_small(policy):
