@@ -33,7 +33,11 @@ def stream(words, called=False):
     parts = [{"tool_calls": [{"index": 0, "function": {"arguments": p}}]} if called else {"content": p} for p in pieces]
     deltas = [{"choices": [{"delta": part, "finish_reason": None}]} for part in [{"role": "assistant"}, *parts]]
     last = [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"total_tokens": 7}}]
-    lines = [": keep-alive", *(f"data: {json.dumps(event)}" for event in [*deltas, *last]), "data: [DONE]"]
+    lines = [
+        ": keep-alive",
+        *(f"data: {json.dumps(event, ensure_ascii=False)}" for event in [*deltas, *last]),
+        "data: [DONE]",
+    ]
     return "\n\n".join(lines).encode()
 
 
@@ -60,7 +64,17 @@ FORMS = {
     "an error beside the choices that is none": said({**json.loads(body), "error": {"message": "success", "code": 0}}),
     "another status of success": (201, headers, body),
     "server-sent events": (200, {}, stream(WHOLE)),
+    "server-sent events of a server that ends them otherwise": (200, {}, stream(WHOLE).rpartition(b"\n\ndata:")[0]),
+    "lines of JSON": (200, {}, stream(WHOLE).replace(b"data: ", b"").replace(b"\n\n", b"\n")),
+    "an event with parts": (200, {}, b"data:" + said({"choices": [{"delta": {"content": [text(WHOLE)]}}]})[2]),
     "server-sent events of a tool's call": (200, {}, stream(WHOLE, called=True)),
+    "words beside a tool's call": message("I call it.", "tool_calls", tool_calls=called),
+    "a thought beside a tool's call": message(f"<think>{DRAFT}</think>", "tool_calls", tool_calls=called),
+    "a tool's call without a function": message(None, tool_calls=[{"name": "x", "arguments": WHOLE}]),
+    "a tool's call with an input": message(None, tool_calls=[{"name": "x", "input": GOOD}]),
+    "a tool's call in a channel": message(f"<|channel|>commentary to=functions.x <|constrain|>json<|message|>{WHOLE}"),
+    "what the server has parsed": message(None, parsed=GOOD),
+    "a text, as of old": said({"choices": [{"text": WHOLE, "finish_reason": "stop"}]}),
     "blank content beside a tool's call": message(" \n", "tool_calls", tool_calls=called),
     "a tag of its own": message(f"<lesson>\n{WHOLE}\n</lesson>"),
     "a special token": message(f"<|python_tag|>{WHOLE}"),
@@ -78,6 +92,43 @@ def test_an_answer_is_found_in_whatever_form_it_comes(serve, form):
     server = serve(FORMS[form])
     assert summarizer(server).summarize(request()) == SKILL
     assert len(server.bodies) == 1
+
+
+EMPTY = ["", " ", "none", "undefined", "No error.", False, 0, {}, [], [{"message": ""}], {"message": " ", "code": -1},
+         {"code": 200, "message": "OK"}, {"message": "", "type": "invalid_request_error", "param": None, "code": None},
+         {"code": "0", "msg": "SUCCESS"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", EMPTY, ids=range(len(EMPTY)))
+def test_an_error_that_says_nothing_costs_no_answer(serve, nothing):
+    server = serve(said({**json.loads(body), "error": nothing}))
+    assert summarizer(server).summarize(request()) == SKILL
+    assert len(server.bodies) == 1
+
+
+def test_what_ends_lines_of_text_ends_no_event_of_a_stream(serve):
+    odd = "Up\u2028and\x85on."
+    sent = stream(json.dumps({**GOOD, "success_analysis": odd}, ensure_ascii=False))
+    assert summarizer(serve((200, {}, sent))).summarize(request()).success_analysis == odd
+
+
+def test_a_stream_that_breaks_off_is_no_whole_answer(serve):
+    events = stream(f"First draft: {DRAFT}\nBetter: {WHOLE}").split(b"\n\n")
+    server = serve((200, {}, b"\n\n".join(events[:-8])), message(WHOLE))
+    assert summarizer(server).summarize(request()) == SKILL
+    assert len(server.bodies) == 2
+
+
+def test_a_stream_of_many_small_pieces_takes_no_time(serve):
+    event = json.dumps({"choices": [{"delta": {"content": "x" * 20}}]}).encode()
+    start = time.process_time()
+    with pytest.raises(SkillSDError, match=r"has [0-9]+ characters"):
+        summarizer(serve((200, {}, (b"data: " + event + b"\n\n") * 40_000)), json_schema=False).summarize(request())
+    assert time.process_time() - start < 8, "two of them are read"
+
+
+def test_a_models_own_line_of_data_is_no_stream(serve):
+    assert summarizer(serve(message(f"data: what I saw\n{WHOLE}"))).summarize(request()) == SKILL
 
 
 USAGE = ['{"total_tokens": NaN}', '{"total_tokens": Infinity}', '{"total_tokens": 1e400}', '{"total_tokens": -5}',
@@ -223,6 +274,17 @@ def test_a_setting_that_a_server_refuses_by_its_name_is_left_out_from_then_on(se
     (note,) = asked.drain()[1]
     assert f"refuses {name}" in note
     assert told in note
+
+
+@pytest.mark.parametrize("refusal", [
+    error(f"{'Sorry. ' * 60} It is for seed that I say no."),
+    {"error": {"message": "no", "param": "seed", "type": "invalid_request_error"}},
+    {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Not permitted", "input": 3}]},
+])  # fmt: skip
+def test_a_refused_setting_is_found_wherever_the_server_names_it(serve, refusal):
+    server = serve(lambda sent: said(refusal, 400) if "seed" in sent else message(WHOLE))
+    assert summarizer(server, temperature=0.2, extra={"seed": 3}).summarize(request()) == SKILL
+    assert "temperature" in server.bodies[-1]
 
 
 def test_a_server_that_refuses_both_names_of_a_limit_is_told_of(serve):

@@ -159,6 +159,29 @@ def test_what_was_cut_off_after_a_draft_is_no_answer():
         assert skill(text, cut=True) == GOOD, text
 
 
+HEADS = ["Thought:", "**Thought:**", "Reasoning:", "Let me think:", "My thoughts:", "Thought process:", "Thinking:\n",
+         "### Reasoning:\n", "Internal monologue:"]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_draft_under_a_head_for_thoughts_is_no_answer(head):
+    for text in (f"{head} {D}", f"{head} {D}\nFinal answer: {A[:40]}"):
+        for cut in (True, False):
+            with pytest.raises(SkillSDError):
+                read_skill(text, cut=cut)
+    for text in (f"{head} it may be {D}", f"{head} the agent pushed.\nPerhaps {D} or {D}"):
+        with pytest.raises(SkillSDError):
+            read_skill(text, cut=True)
+    for answer in (f"Final answer: {A}", f"**Answer:**\n{A}", f"Final JSON output:\n```json\n{A}\n```"):
+        for text in (
+            f"{head} perhaps {D}, but no.\n{answer}",
+            f"{head} {D}\n{answer}",
+            f"{head} it pushed.\n\n{answer}",
+        ):
+            assert skill(text) == skill(text, cut=True) == GOOD
+    assert skill(f"{head} the agent did well.\n\n{A}") == GOOD
+
+
 def test_halves_of_characters_in_the_fields_are_mended():
     found = read_skill(A.replace("pushed", r"\ud83d\ude42 \udc00", 1))
     assert found.success_analysis == "It 🙂 \ufffd up."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "max_length
 #: Where servers put what the model thought, apart from its answer.
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _THOUGHT = re.compile("think|thought|reason|analysis", re.IGNORECASE)
+#: Where servers say what is wrong, and words that say that nothing is.
+_TOLD = ("error", "message", "detail", "msg")
+_NOTHING = re.compile(
+    r"\s*(?:0|200|none|null|nil|undefined|false|ok(?:ay)?|success\w*|no errors?)?\s*[.!]?", re.IGNORECASE
+)
 #: What errors without a number say, and what number they should have had.
 _WORDS = {
     429: re.compile(r"rate.?limit|too many|exhausted|throttl", re.IGNORECASE),
@@ -44,36 +50,45 @@ class NoCompletion(Exception):
 
 
 def parse(text: str) -> Any:
-    """The JSON in ``text``, numbers beyond reason as infinity; ``text`` itself if it is none. Server-sent events, which
-    some servers send unasked, become the one object that they are the parts of."""
+    """The JSON in ``text``, numbers beyond reason as infinity; ``text`` itself if it is none."""
     try:
         return json.loads(text, strict=False, parse_int=_integer)
     except (ValueError, RecursionError):
-        events = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
-        return _joined([parse(event) for event in events if event != "[DONE]"]) if events else text
+        return text
 
 
-def _joined(events: list[Any]) -> Any:
-    """One completion of a stream's events; one that is no part of a completion (an error) stands for all."""
-    whole: dict[str, Any] = {"role": "assistant"}
-    reason = usage = None
+def body(text: str) -> Any:
+    """What a server sent: JSON, or a stream that nobody asked for, put together; ``text`` itself if it is neither."""
+    tree = parse(text)
+    if not isinstance(tree, str):
+        return tree
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    events = [parse(line.removeprefix("data:")) for line in lines if line.startswith(("data:", "{"))]
+    parts = [event for event in events if isinstance(event, dict)]
+    return _joined(parts, "stop" if "data: [DONE]" in lines else "length") if parts else tree
+
+
+def _joined(events: list[dict[str, Any]], reason: str) -> Any:
+    """One completion of a stream's events; one that tells of an error stands for all. ``reason``: how it seems to have
+    finished, if it does not say so."""
+    pieces, called, usage = defaultdict[str, list[Any]](list), list[str](), None
     for event in events:
-        if not isinstance(event, dict) or event.get("error"):
+        if _says(event.get("error")):
             return event
         usage = event.get("usage") or usage
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         reason = choice.get("finish_reason") or reason
         part = choice.get("delta") or choice.get("message")
-        for name, value in part.items() if isinstance(part, dict) else ():
-            if name == "tool_calls" and isinstance(value, list):
-                arguments = whole.setdefault("function_call", {"arguments": ""})
-                arguments["arguments"] += _called({"tool_calls": value})
-            elif isinstance(value, str) and name != "role":
-                whole[name] = str(whole.get(name) or "") + value
-            elif isinstance(value, list):
-                whole[name] = [*(whole.get(name) or []), *value]
-    return {"choices": [{"message": whole, "finish_reason": reason}], "usage": usage}
+        if isinstance(part, dict):
+            called.append(_called(part))
+            for name in part.keys() - {"role", "tool_calls", "function_call"}:
+                pieces[name] += part[name] if isinstance(part[name], list) else [part[name]]
+    if not (pieces or called):
+        return events[-1]
+    whole = {k: "".join(v) if all(isinstance(one, str) for one in v) else v for k, v in pieces.items()}
+    message = {**whole, "function_call": {"arguments": "".join(called)}}
+    return {"choices": [{"message": message, "finish_reason": reason}], "usage": usage}
 
 
 def _integer(digits: str) -> float:
@@ -92,14 +107,16 @@ def answer(tree: Any) -> Answer:
         raise failed
     try:
         choice = tree["choices"][0]
-        message, reason = choice["message"], str(choice.get("finish_reason") or "").lower()
+        message = choice["message"] if "message" in choice else {"content": choice["text"]}  # text: of old servers
+        reason = str(choice.get("finish_reason") or "").lower()
         content = message.get("content")
     except (LookupError, TypeError, AttributeError):
         raise NoCompletion(f"the server's answer is no chat completion: {_quote(tree)}", empty=tree == "") from None
     if reason == "error":
         raise NoCompletion("the server broke off its answer (finish_reason error)", True, 502, passing=True)
-    words = _words(content)
-    text, cut = mend(words if words.strip() else _called(message)), reason in _CUT
+    text, cut = mend("\n".join(filter(str.strip, (_words(content), _called(message))))), reason in _CUT
+    if not text.strip() and isinstance(message.get("parsed"), dict):
+        text = mend(_dump(message["parsed"]))
     if not text.strip() and not cut:
         text = _whole_object(message)
     if text.strip():
@@ -132,10 +149,20 @@ def complaint(tree: Any) -> str:
     """What a server says is wrong, in one of the shapes that servers use."""
     if isinstance(tree, list) and tree:
         tree = tree[0]
-    for name in ("error", "message", "detail", "msg"):
+    for name in _TOLD:
         if isinstance(tree, dict) and tree.get(name):
             tree = tree[name]
     return tree if isinstance(tree, str) else _dump(tree)
+
+
+def field(tree: Any) -> str:
+    """The field of the request that a server's error is about, where that is said apart; else what it says."""
+    found = []
+    if isinstance(tree, dict):
+        details = tree.get("detail")
+        found = [tree["error"].get("param")] if isinstance(tree.get("error"), dict) else []
+        found += [d.get("loc") for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    return " ".join(_dump(name) for name in found if name) or complaint(tree)
 
 
 def mend(text: str) -> str:
@@ -151,7 +178,8 @@ def _failure(tree: Any) -> NoCompletion | None:
         return None
     choices = tree.get("choices")
     first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    error = next((found for found in (tree.get("error"), first.get("error")) if _says(found)), None)
+    says = _says if choices else bool  # beside an answer, some gateways always put an error: an empty one, or "ok"
+    error = next(filter(says, (tree.get("error"), first.get("error"))), None)
     if error is None:
         if choices or not (tree.get("object") == "error" or {"message", "detail", "msg"} & tree.keys()):
             return None
@@ -163,12 +191,13 @@ def _failure(tree: Any) -> NoCompletion | None:
 
 
 def _says(error: Any) -> bool:
-    """Whether an error says anything: some gateways put an empty one, or "ok", beside every answer."""
+    """Whether an error says anything, in its status or in words; what kind it is says nothing alone."""
     if isinstance(error, dict):
-        return any(map(_says, error.values()))
+        told = [error[name] for name in _TOLD if name in error] or list(error.values())
+        return any(map(_status, _codes(error))) or any(map(_says, told))
     if isinstance(error, list):
         return any(map(_says, error))
-    return bool(error) and str(error).strip().lower() not in ("", "0", "200", "ok", "none", "null", "success")
+    return bool(error) and not _NOTHING.fullmatch(str(error))
 
 
 def may_pass(status: int) -> bool:
@@ -204,8 +233,9 @@ def _words(content: Any) -> str:
 def _called(message: Mapping[str, Any]) -> str:
     """Structured output that a gateway makes of a tool's call."""
     calls = message.get("tool_calls")
-    functions = [c.get("function") for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
-    given = [f.get("arguments") for f in [*functions, message.get("function_call")] if isinstance(f, dict)]
+    functions = [c.get("function", c) for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
+    named = [f for f in [*functions, message.get("function_call")] if isinstance(f, dict)]
+    given = [f[name] for f in named for name in ("arguments", "args", "input", "parameters") if name in f]
     return "".join(text if isinstance(text, str) else _dump(text) for text in given)
 
 

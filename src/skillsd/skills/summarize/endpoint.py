@@ -51,8 +51,8 @@ Message = dict[str, str]
 class EndpointError(SkillSDError):
     """A call that brought no answer. ``passing``: worth another try, after ``retry_after`` seconds if that is known.
 
-    ``field``: the server may have refused a field of the request, or choked on it. ``lasting``: so it will be with
-    every call.
+    ``field``: the server may have refused a field of the request, or choked on it; ``about``: what may name it.
+    ``lasting``: so it will be with every call.
     """
 
     def __init__(
@@ -62,9 +62,11 @@ class EndpointError(SkillSDError):
         passing: bool = False,
         retry_after: float | None = None,
         field: bool = False,
+        about: str = "",
     ) -> None:
         super().__init__(text)
-        self.status, self.passing, self.retry_after, self.field = status, passing, retry_after, field
+        self.status, self.passing, self.retry_after = status, passing, retry_after
+        self.field, self.about = field, about
         self.lasting = status in _LASTING
 
 
@@ -136,7 +138,7 @@ class Endpoint:
         if error.status not in (400, 422):
             return set()
         settings = body.keys() - {"model", "messages", *_RENAMED.values()}
-        return {name for name in settings if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error))}
+        return {name for name in settings if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", error.about)}
 
     def _remember(self, left_out: set[str]) -> None:
         """What was left out, with success, is left out from now on."""
@@ -177,11 +179,12 @@ class Endpoint:
         except (httpx2.HTTPError, OSError) as error:
             raise self._error(f"no answer from {self._url}: {_cause(error)}", passing=True) from None
         text = self.hide(completion.decode(data))
-        tree = completion.parse(text)
+        tree = completion.body(text)
+        about = completion.field(tree)
         if not 200 <= status < 300:
             said = " ".join(completion.complaint(tree).split())[:_LONGEST]
             text = f"HTTP {status}: {said}{self._hint(status, headers)}"
-            raise self._error(text, status, completion.may_pass(status), headers, told=True)
+            raise self._error(text, status, completion.may_pass(status), headers, True, about)
         self._spend(completion.tokens(tree) or 0)
         try:
             answer = completion.answer(tree)
@@ -189,7 +192,8 @@ class Endpoint:
             if not error.told and "\ufffd" in text:
                 raise self._error("the server's answer is not UTF-8") from None
             field = error.told or error.empty
-            raise self._error(str(error), error.status, error.told and error.passing, headers, field) from None
+            passing = error.told and error.passing
+            raise self._error(str(error), error.status, passing, headers, field, about) from None
         if completion.tokens(tree) is None:  # a server that does not count: 4 characters are about a token
             self._spend((len(json.dumps(body["messages"])) + len(text)) // 4)
         return replace(answer, text=self.hide(answer.text))
@@ -216,6 +220,7 @@ class Endpoint:
         passing: bool = False,
         headers: Mapping[str, str] | None = None,
         told: bool = False,
+        about: str = "",
     ) -> EndpointError:
         """What went wrong, in one line that can be shown; ``told``: the server itself says so, or says nothing."""
         return EndpointError(
@@ -224,6 +229,7 @@ class Endpoint:
             passing,
             _retry_after(headers) if headers else None,
             (told or passing) and (status == 0 or status >= 400) and status not in _NOT_OF_A_FIELD,
+            about,
         )
 
     @staticmethod

@@ -15,7 +15,7 @@ _RIGHT = r"(?:[|｜]?(?:[>＞›»〉》⟩▷】\]]|&(?:amp;)*gt;)|｜)"
 _MARK = re.compile(
     rf"""(?P<brace>(?:(?<!\\)"(?=\{{(?:\s|\\+[nrt])*\\))?\{{(?=(?:\s|\\+[nrt])*(?:\\*"|\}})))
     | (?P<ends><channel\|>|assistantfinal)
-    | <\|?(?P<part>channel|im_start|start_of_turn)\|?>\s*(?P<role>\w+)
+    | <\|?(?P<part>channel|im_start|start_of_turn)\|?>\s*(?P<role>\w+)(?P<to>\s+to=)?
     | (?P<begins>\A(?-i:analysis(?=[A-Z]|<\|)))
     | (?:```|~~~)(?P<fence>\w*)
     | (?P<left>{_LEFT}[|｜]?)(?P<slash>/?)(?P<name>[^\W\d][\w:.▁-]*)
@@ -55,8 +55,15 @@ _NOT_THIS = re.compile(
 #: All of a clause that introduces a thought.
 _THINKING = re.compile(
     r"""\W*(?:(?:my|the|a|first|inner|private|internal|chain\ of|step\ \d+|initial)\W+)*
-      (?:thoughts?|thinking|reasoning|reflections?|scratch\W?pad|let(?:'s|\ me|\ us)\ think(?:\W.*)?)\W*""",
+      (?:(?:thoughts?|thinking|reasoning|reflections?|scratch\W?pad|monologue)(?:\ process)?
+      |let(?:'s|\ me|\ us)\ think(?:[^\w:][^:]*)?)\W*""",
     re.VERBOSE | re.IGNORECASE,
+)
+#: Begins a line that is headed as a thought, or as an answer.
+_HEAD = re.compile(
+    rf"""^[^\w\n]*(?:\w+\ ){{0,3}}(?:(?P<thought>thoughts?|think|thinking|reasoning|reflections?|analysis
+      |scratch\W?pad|plan|monologue)|{_ANSWER.pattern})\b[\w\ ]{{0,20}}[^\w\n]{{0,4}}:""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 #: Behind a mark that a sentence only speaks of.
 _SPOKEN_OF = re.compile(rf" (?:tag|mark|marker|token)s?\b|\s*(?:and|or|\.\.+|…|/|,)\s*[\"'`]?{_LEFT}", re.IGNORECASE)
@@ -103,10 +110,11 @@ def objects(text: str, cut: bool = False, trusting: bool = False) -> list[Found]
     What stands between any mark and its end is a thought, unless the mark's name is one for answers or layout. Without
     an end: behind a name for thoughts, a mark that begins a line or sentence, or any mark if the text was ``cut``. An
     end without a beginning ends a thought too: chat templates begin it in the prompt. If one is ``trusting``, only
-    names for thoughts make one.
+    names for thoughts make one. In a text that was ``cut``, a line that heads a thought ("Reasoning: ...") begins one,
+    up to a line that heads an answer.
     """
     found: list[Found] = []
-    thought, hidden, at, since, commas = "", False, 0, 0, _COMMAS
+    thought, hidden, headed, at, since, commas = "", False, False, 0, 0, _COMMAS
     closed = {mark.kind: match.start() for match in _MARK.finditer(text) if (mark := _mark(match, text)) and mark.ends}
     last = text.rfind("{")
     while match := _MARK.search(text, at):
@@ -122,15 +130,17 @@ def objects(text: str, cut: bool = False, trusting: bool = False) -> list[Found]
                 return []
             if tree is not None:
                 clause = _clause(text[before : match.start()])
-                rejected = bool(_NOT_THIS.match(clause) or _THINKING.fullmatch(clause))
+                for head in _HEAD.finditer(text, before, match.start()):
+                    headed = bool(head["thought"])
+                rejected = bool(_NOT_THIS.match(clause) or _THINKING.fullmatch(clause)) or (cut and headed)
                 found.append(Found(tree, match.start(), at, since, rejected))
         elif (mark := _mark(match, text)) is None:
             continue
         elif mark.ends:
             if thought == mark.kind:
-                thought, since = "", at
+                thought, headed, since = "", False, at
             elif not thought and not mark.plain and not (trusting and not mark.named):
-                found, since = [], at
+                found, headed, since = [], False, at
         elif not thought and not mark.plain:
             opens = match["left"] in ("<", "<|") and (cut or _begins_a_sentence(text, match.start()))
             if mark.named or (not trusting and (closed.get(mark.kind, 0) >= at or (opens and at <= last))):
@@ -195,7 +205,7 @@ def _mark(match: re.Match[str], text: str) -> _Mark | None:
         thinks = bool(_THOUGHT.search(fence))
         return _Mark("fence", not fence, thinks, plain=not thinks)
     if role := match["role"]:
-        answers = bool(_ANSWER.search(role)) and not _THOUGHT.search(role)
+        answers = bool(match["to"] or _ANSWER.search(role)) and not _THOUGHT.search(role)  # to: a tool is called
         channel = match["part"].lower() == "channel"
         return _Mark("channel" if channel else _stem(match["part"]), answers, True, plain=answers and not channel)
     start, end = match.span()
