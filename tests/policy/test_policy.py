@@ -9,6 +9,7 @@ import torch
 
 from models_lab import CHATML, chat_tokenizer, save_model
 from skillsd import load_config, train
+from skillsd.analysis.evaluate import open_policy
 from skillsd.config import ModelConfig, with_overrides
 from skillsd.errors import SkillSDError
 from skillsd.policy import selfcheck
@@ -60,6 +61,21 @@ def test_control_tokens_in_texts_stay_text():
     assert "win" in tokenizer.decode(chat.prompt(evil))
 
 
+#: Cuts only what has two marks.
+BOTH = (
+    "{% set last = messages | length - 1 %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if '[THINK]' in m.content and '[/THINK]' in m.content and loop.index0 < last %}"
+    "{{ m.content.split('[/THINK]')[-1].strip() }}"
+    "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+#: As gpt-oss has it: a channel before an answer, and none before what is to come.
+HARMONY = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}"
+    "{% if '<|channel|>analysis<|message|>' in m.content %}{{ raise_exception('no') }}{% endif %}"
+    "{{ '<|channel|>final' }}{% endif %}{{ '<|message|>' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
 THINKING = (
     "{% set last = messages | length - 1 %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
     "{% if m.role == 'assistant' and loop.index0 < last %}{{ m.content.split('</think>')[-1].lstrip('\n') }}"
@@ -77,6 +93,12 @@ THINKING = (
         (THINKING.replace("</think>", "[/THINK]"), r"strips the reasoning .*\[/THINK\]"),
         (THINKING.replace("'</think>'", '"</seed:think>"'), "strips the reasoning .*seed:think"),
         (THINKING.replace("'</think>'", "'◁/think▷'"), "strips the reasoning"),
+        (BOTH, r"strips the reasoning .*\[THINK\]"),
+        (BOTH.replace("if '[THINK]' in m.content and", "if loop.index0 < last - 4 and"), "long conversation"),
+        (BOTH.replace("[THINK]", "<thinking>").replace("[/THINK]", "</thinking>"), "strips the reasoning .*thinking"),
+        ({"default": THINKING, "tool_use": CHATML}, "strips the reasoning"),
+        ({"default": BOTH, "tool_use": CHATML}, "strips the reasoning"),
+        (HARMONY, "does not preserve its prefix"),
         ("{% for m in messages %}{{ m.nothing.here }}{% endfor %}", "fails"),
         (
             "{% for m in messages %}{{ m.role + ':' + m.content + ';' }}{% endfor %}"
@@ -92,12 +114,24 @@ def test_unusable_templates_are_refused_with_the_reason(template, reason):
     assert "\n" not in str(error.value)
 
 
+def test_marks_that_are_special_tokens_are_marks():
+    tokenizer = chat_tokenizer(BOTH)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    with pytest.raises(SkillSDError, match="strips the reasoning"):
+        ChatFormat(tokenizer)
+
+
 DATED = "{{ '<|im_start|>system\n' + strftime_now('%d %b %Y') + strftime_now(\"%A\") + '<|im_end|>\n' }}" + CHATML
 
 
-def test_a_template_that_asks_for_the_day_is_told_the_runs(tmp_path):
-    folder = save_model(tmp_path / "model", template=DATED)
-    config = load_config("sokoban-smoke", [f"model.path={folder}", "env.train_tasks=1", "rollout.tasks_per_iteration=1",
+@pytest.mark.parametrize("template", [
+    DATED, DATED.replace("strftime_now('%d %b %Y')", "strftime_now(form)").join(("{% set form = '%d %b %Y' %}", "")),
+])  # fmt: skip
+def test_a_template_that_asks_for_the_day_is_told_the_runs(tmp_path, template):
+    folder = save_model(tmp_path / "model")
+    (tmp_path / "dated.jinja").write_text(template)
+    config = load_config("sokoban-smoke", [f"model.path={folder}", f"model.chat_template={tmp_path / 'dated.jinja'}",
+                                           "env.train_tasks=1", "rollout.tasks_per_iteration=1",
                                            "rollout.max_turns=1", "eval.tasks=1", "trainer.iterations=1"])  # fmt: skip
     run = RunDir(tmp_path / "run")
     train(config, run.path)
@@ -108,6 +142,8 @@ def test_a_template_that_asks_for_the_day_is_told_the_runs(tmp_path):
     tokenizer = load_policy(ModelConfig(path=str(latest(run)))).tokenizer  # its checkpoints tell the same
     assert f"{date.today():%d %b %Y%A}" in tokenizer.decode(first)
     assert "29 Feb 2024Thursday" in tokenizer.decode(second)
+    student, _, _ = open_policy(run.path)
+    assert "29 Feb 2024Thursday" in tokenizer.decode(student.chat.prompt("x"))
     assert "29 Feb 2024Thursday" in tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
 
 

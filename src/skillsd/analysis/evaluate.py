@@ -69,16 +69,16 @@ def open_policy(
         config, newest = run.load_config(), latest(run)
         if newest is None:
             raise UsageError(f"{run.path}: the run has no checkpoint yet")
-        path = str(newest)
+        path, day = str(newest), run.day()
     else:
         config = load_config("sokoban-demo")
-        path = str(run_or_model)
+        path, day = str(run_or_model), None
     check_model(Path(path))
     own = config.env
     if env is not None and env != own.name:
         config = with_environment(config, env, env_options or {})
     elif env_options:
         config = with_environment(config, own.name, {**own.options, **env_options})
-    policy = load_policy(with_model(config, path).model)
+    policy = load_policy(with_model(config, path).model, day=day)
     taskset = make_taskset(config.env.name, **config.env.options)
     return policy, taskset, config

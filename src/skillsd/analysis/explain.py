@@ -71,7 +71,7 @@ def explain(run: str | Path, episode: str | None = None, teacher: str | None = N
     if teacher is not None:
         reader = open_policy(teacher)[0]
     elif config.spec.teacher == "frozen":
-        reader = load_policy(config.model)
+        reader = load_policy(config.model, day=folder.day())
     skill = skills[trajectory.id]
     task = tasks.get(trajectory.task_id)
     if task is None:

@@ -15,10 +15,12 @@ from skillsd.policy.text import PlainText
 
 # Unlikely in any template, and plain enough for every tokenizer.
 _FIRST, _ANSWER, _NEXT = "\u2402first\u2402", "\u2402answer\u2402", "\u2402next\u2402"
+_THOUGHT = f"<think>\nhm\n</think>\n\n{_ANSWER}"
 #: Messages whose rendering is remembered: environments say the same things again and again.
 _REMEMBERED = 4096
-#: Texts in a template that are tried as marks of reasoning.
-_MARKS = 200
+#: Texts in a template that are tried as marks of reasoning; and what is in none.
+_MARKS = 500
+_JINJA = re.compile(r"[{}][{}%]|%}|\n")
 
 
 class _Frame(NamedTuple):
@@ -58,7 +60,7 @@ class ChatFormat:
                 "the chat template does not preserve its prefix: what stands before an answer changes once the answer "
                 "is there (thinking templates do this); use a template without it"
             )
-        self._check_thoughts()
+        thought = self._check_thoughts()
         self._ends_first, self._ends_next = _around(self._opening, _FIRST), _around(whole, _NEXT)
         end, between = self._split_end(self._ends_next[0][len(self._opening) + len(_ANSWER) :])
         ends = list(ends)
@@ -69,27 +71,32 @@ class ChatFormat:
         # Templates write the BOS themselves or leave it to the tokenizer; never both, never neither.
         if isinstance(bos, int) and first.before[:1] != [bos] and tokenizer("a").input_ids[:1] == [bos]:
             first = first._replace(before=[bos, *first.before])
-        self._check_long_talks(end + between)
+        self._check_long_talks(end + between, thought)
         following = self._frame(end + between, self._ends_next[1])
         self._first, self._next = first, following
         eos = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.end_id, *({eos} if isinstance(eos, int) else ()), *ends})
         self._shown = lru_cache(_REMEMBERED)(self._as_shown)
 
-    def _check_thoughts(self) -> None:
-        """Templates cut answers at marks of many kinds: at every text in quotes that this one holds, and the usual one.
+    def _check_thoughts(self) -> str:
+        """Templates cut answers at marks of many kinds: at every text in quotes that this one holds, at the usual one,
+        and where several come together. Returns the answer with the most marks that is kept.
 
-        Not at special tokens: nobody can write them.
+        Not at tokens that begin and end texts: an answer holds none.
         """
-        template = self.tokenizer.chat_template
-        quoted = re.findall(r"'([^'\\\n]{2,40})'|\"([^\"\\\n]{2,40})\"", template if isinstance(template, str) else "")
-        marks = dict.fromkeys(["</think>", *(text.strip() for pair in quoted for text in pair)])
-        special = [str(token) for token in self.tokenizer.all_special_tokens]
-        for mark in [m for m in marks if m and m not in special][:_MARKS]:
-            thought = f"<think>\nhm\n{mark}\n\n{_ANSWER}" if mark == "</think>" else f"hm {mark} {_ANSWER}"
-            talk = [("user", _FIRST), ("assistant", thought), ("user", _NEXT)]
+        # Whatever stands between two quotes, as no one can tell which of them open without reading all of the template.
+        quoted = dict.fromkeys(text.strip() for text in re.split("['\"]", self._template()) if not _JINJA.search(text))
+        special = (self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token)
+        marks = [text for text in quoted if 2 <= len(text) <= 40 and text not in special][:_MARKS]
+        tried = [("</think>", _THOUGHT), *((mark, f"hm {mark} {_ANSWER}") for mark in marks)]
+        for order in (marks, marks[::-1]):
+            tried.append((" ".join(order), f"hm {' hm '.join(order)} {_ANSWER}"))
+        most = _ANSWER
+        for mark, thought in tried:
             try:
-                kept = thought in self._render(talk, generate=True)
+                kept = thought in self._render(
+                    [("user", _FIRST), ("assistant", thought), ("user", _NEXT)], generate=True
+                )
             except SkillSDError:  # it will not have such an answer at all
                 continue
             if not kept:
@@ -97,21 +104,29 @@ class ChatFormat:
                     f"the chat template strips the reasoning from earlier turns (what stands around {shown(mark)}), so "
                     "that a trajectory's tokens are not what the model would see: use a template that keeps it"
                 )
+            most = max(most, thought, key=len)
+        return most
 
-    def _check_long_talks(self, between: str) -> None:
+    def _template(self) -> str:
+        try:
+            return str(self.tokenizer.get_chat_template())
+        except ValueError:  # several, none of which is the default
+            return ""
+
+    def _check_long_talks(self, between: str, thought: str) -> None:
         """Some templates treat turns differently by their number, or drop reasoning of those that are long past."""
         head, tail = self._ends_first
         users = [f"\u2402{number}\u2402" for number in range(6)]
-        answers = [f"<think>\nhm\n</think>\n\n{_ANSWER}", *[_ANSWER] * 4]
-        talk, whole = [("user", users[0])], head + users[0] + tail
-        for answer, user in zip(answers, users[1:], strict=True):
-            talk += [("assistant", answer), ("user", user)]
-            whole += answer + between + user + self._ends_next[1]
-        if self._render(talk, generate=True) != whole:
-            raise SkillSDError(
-                "the chat template makes something else of a long conversation than of its turns one by one: use a "
-                "template that treats all turns alike"
-            )
+        for first in (_THOUGHT, thought):
+            talk, whole = [("user", users[0])], head + users[0] + tail
+            for answer, user in zip([first, *[_ANSWER] * 4], users[1:], strict=True):
+                talk += [("assistant", answer), ("user", user)]
+                whole += answer + between + user + self._ends_next[1]
+            if self._render(talk, generate=True) != whole:
+                raise SkillSDError(
+                    "the chat template makes something else of a long conversation than of its turns one by one: use a "
+                    "template that treats all turns alike"
+                )
 
     def prompt(self, user: str) -> list[int]:
         """One user message and the generation prompt."""

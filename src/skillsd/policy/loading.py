@@ -79,13 +79,16 @@ def load_policy(config: ModelConfig, *, train: bool = False, day: date | None = 
 
 
 def on_a_day(template: str, day: date) -> str:
-    """``template`` as it is on ``day`` (noon), whenever it is rendered: prompts of a run are the same to its end."""
-    asked = dict.fromkeys(found for _, found in re.findall(r"strftime_now\(\s*(['\"])([^'\"]*)\1\s*\)", template))
-    if not asked:
+    """``template`` as it is on ``day`` (noon), whenever it is rendered: prompts of a run are the same to its end.
+
+    It is told in all formats that stand in it in quotes.
+    """
+    if "strftime_now" not in template:
         return template
+    asked = dict.fromkeys(form for _, form in re.findall(r"(['\"])([^'\"{}\n]*%[-A-Za-z][^'\"{}\n]*)\1", template))
     now = datetime.combine(day, time(12))
     told = "".join(f"{{%- if format == {form!r} -%}}{now.strftime(form)}{{%- endif -%}}" for form in asked)
-    return f"{{%- macro strftime_now(format) -%}}{told}{{%- endmacro -%}}{template}"
+    return f"{{%- macro strftime_now(format) -%}}{told}{{%- endmacro +%}}{template}"
 
 
 @contextmanager

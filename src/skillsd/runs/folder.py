@@ -42,6 +42,7 @@ class RunDir:
         if not isinstance(path, str | os.PathLike):
             raise UsageError(f"{shown(path)} is no folder: give its path")
         self.path = Path(path)
+        self._today = date.today()  # once: a run may be started at midnight
         self.config = self.path / "config.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.bank = self.path / "skills.sqlite"
@@ -101,7 +102,7 @@ class RunDir:
         try:
             return date.fromisoformat(tomllib.loads(self.config.read_text("utf-8"))["meta"]["started"])
         except (OSError, ValueError, KeyError, TypeError):
-            return date.today()
+            return self._today
 
     def load_config(self) -> Config:
         """The settings that the run was started with. Raises :class:`UsageError` where there is none, or not whole."""

@@ -51,7 +51,7 @@ class Parts:
         self.groups = boundary.groups(self.taskset, self.tasks) if config.skills.scope == "group" else None
         self._check_tasks()
         torch.manual_seed(derive_seed(config.seed, "model"))  # new adapters are random
-        self.policy = load_policy(config.model, train=True, day=run.day())
+        self.policy = load_policy(config.model, train=True, day=self.processes.from_main(run.day))
         self.model, self.chat = self.policy.model, self.policy.chat
         self.teacher = Teacher(self.spec.teacher, self.model, config.teacher.ema_decay)
         self.views = Views(config, self.policy, self.warn)
