@@ -1,5 +1,7 @@
 """What is not installed, or not in reach, is named with the extra that brings it, before anything is fetched."""
 
+import importlib
+import json
 import sys
 import time
 from importlib.util import find_spec
@@ -8,6 +10,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from models_lab import save_model
 from skillsd import load_config, train
 from skillsd.config import ModelConfig
 from skillsd.distributed.zero import ZeroOptimizer
@@ -56,6 +59,34 @@ def test_a_missing_package_is_told_with_its_extra(package, extra, use, llama_fol
     with pytest.raises(SkillSDError, match=rf"pip install 'skillsd\[{extra}\]'") as error:
         use(llama_folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_trl_is_told_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "trl", None)
+    monkeypatch.delitem(sys.modules, "skillsd.integrations.trl", raising=False)
+    with pytest.raises(SkillSDError, match=r"pip install 'skillsd\[trl\]'"):
+        importlib.import_module("skillsd.integrations.trl")
+
+
+def test_a_tokenizer_of_before_names_what_reads_it(tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02")
+    for module in ("sentencepiece", "tiktoken"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SkillSDError, match=r"no tokenizer.json.*pip install sentencepiece"):
+        load_policy(ModelConfig(path=str(folder)))
+
+
+def test_a_package_that_packed_weights_need_is_named(tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    packed = {"quant_method": "torchao", "quant_type": "int8_weight_only"}
+    (folder / "config.json").write_text(json.dumps({**settings, "quantization_config": packed}))
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(SkillSDError, match=r"torchao.* not installed: pip install torchao"):
+        load_policy(ModelConfig(path=str(folder)))
 
 
 def test_a_hub_that_is_away_costs_seconds(monkeypatch):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +36,10 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+#: What reads tokenizers from before tokenizer.json: packages, and what to import of them.
+_READERS = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf", "tiktoken": "tiktoken"}
 
 
 @dataclass
@@ -202,10 +207,31 @@ def _load(config: ModelConfig, source: str, full: bool) -> tuple[PreTrainedModel
     # PEFT alone saves no tokenizer beside an adapter: the base's is meant.
     own = any((Path(source) / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json"))
     settings = read_config(base, **where)
-    with reading("the tokenizer (tokenizer.json, tokenizer_config.json)"):
+    with _older_files(), reading("the tokenizer (tokenizer.json, tokenizer_config.json)"):
         tokenizer = AutoTokenizer.from_pretrained(source if own else base, trust_remote_code=False, **where)
     model = read_weights(base, settings, **where, **options)
     return lora.merged(model, source) if adapter else model, tokenizer
+
+
+@contextmanager
+def _older_files() -> Iterator[None]:
+    """Tells which packages read tokenizers from before tokenizer.json: transformers may ask for the wrong one."""
+    try:
+        yield
+    except SkillSDError as error:
+        missing = [name for name, module in _READERS.items() if not _installed(module)]
+        if missing and re.search("tiktoken|sentencepiece|protobuf", str(error), re.IGNORECASE):
+            raise SkillSDError(
+                f"there is no tokenizer.json, and to read an older file takes: pip install {' '.join(missing)}"
+            ) from None
+        raise
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # its parent is missing, or it is None in sys.modules
+        return False
 
 
 def _template(name: str, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -53,6 +53,9 @@ def told(error: Exception) -> str:
     text = one_line(str(error), 240)
     if "above report" in text:  # of conversions, and nothing else that CHECKED lets pass
         return "they do not make up the model's own, which some are put together into: incomplete, or of other shapes"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        return f"it needs the package {package}, which is not installed: pip install {package}"
     if isinstance(error, KeyError) and error.args:
         return f"{shown(error.args[0])} is unknown, or missing"
     return text if isinstance(error, OSError | ValueError | RuntimeError | ImportError) and text else reason(error, 240)
