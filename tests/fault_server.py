@@ -41,6 +41,10 @@ def said(tree, status=200, **headers):
     return status, headers, json.dumps(tree).encode()
 
 
+def error(said_, code=None, **more):
+    return {"error": {"message": said_, **({} if code is None else {"code": code})}, **more}
+
+
 def escaped(text, depth=1):
     """Every character as a JSON escape, that escaped again, and so on."""
     text = "".join(f"\\u{ord(c):04x}" for c in text)
