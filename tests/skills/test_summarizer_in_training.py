@@ -160,7 +160,10 @@ def test_trying_a_summariser_changes_nothing(serve, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(("fault", "iterations"), [("no_model", 1), ("echo_key", 1), ("broken", 3), ("garbage", 3)])
+@pytest.mark.parametrize(
+    ("fault", "iterations"),
+    [("no_model", 1), ("moved", 1), ("echo_key", 1), ("no_schema", 1), ("broken", 3), ("garbage", 3)],
+)
 def test_a_run_that_never_gets_a_skill_stops_saved_and_goes_on_when_that_is_mended(serve, tmp_path, fault, iterations):
     """What cannot be better next time stops at once; a server that is down is given three iterations."""
     out = tmp_path / "run"

@@ -40,8 +40,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _LONGEST = 200
 #: Statuses that cannot come of a field of the request: no key or money, too much of it, too often.
 _NOT_OF_A_FIELD = {401, 402, 403, 407, 409, 413, 425, 429}
-#: No key, no money, no such model: it will be so for every call.
-_LASTING = {401, 402, 403, 404}
 #: What goes by another name at newer servers.
 _RENAMED = {"max_tokens": "max_completion_tokens"}
 
@@ -52,7 +50,7 @@ class EndpointError(SkillSDError):
     """A call that brought no answer. ``passing``: worth another try, after ``retry_after`` seconds if that is known.
 
     ``field``: the server may have refused a field of the request, or choked on it; ``about``: what may name it.
-    ``lasting``: so it will be with every call.
+    ``lasting``: the server said no (no key, no money, no such model or address), and may say so to every call.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class EndpointError(SkillSDError):
         super().__init__(text)
         self.status, self.passing, self.retry_after = status, passing, retry_after
         self.field, self.about = field, about
-        self.lasting = status in _LASTING
+        self.lasting = (300 <= status < 500 or status == 501) and not completion.may_pass(status)
 
 
 class Endpoint:
