@@ -193,6 +193,7 @@ REACHING = {
     "a metaclass": "class A(type): pass",
     "a metaclass by keyword": "class A(metaclass=M): pass",
     "a dangerous method": "class A:\n    def __reduce_ex__(self, n): return print, ()",
+    "another object in the place of a new one": "class A:\n    def __new__(cls): return json",
     "a name through import": "import json as __builtins__",
     "a name through except": "try: pass\nexcept Exception as __x__: pass",
     "a name through an argument": "lambda __build_class__: 1",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import re
 import string
 import sys
 import types
@@ -41,12 +42,14 @@ _ATTRIBUTES = _INSIDES | frozenset(
     "open os pathlib popen posix requester shutil socket subprocess sys system".split()
 )
 #: The only attributes with underscores in front that are of use to a person.
-_HARMLESS = frozenset({"__name__", "__doc__"})
-#: Methods of a class of one's own that Python calls, and that take no part in copying or making classes.
+_HARMLESS = frozenset({"__name__", "__doc__", "__main__"})
+#: Names of Python's own, whatever they are used for.
+_PYTHONS = re.compile(r"__\w+__")
+#: Methods of a class of one's own that Python calls, and that take no part in making or copying objects and classes.
 _METHODS = frozenset(
     f"__{name}__"
     for name in (
-        "init new post_init repr str format bytes hash bool len iter next reversed contains getitem setitem delitem "
+        "init post_init repr str format bytes hash bool len iter next reversed contains getitem setitem delitem "
         "missing call enter exit getattr eq ne lt le gt ge add radd iadd sub rsub isub mul rmul imul truediv rtruediv "
         "floordiv rfloordiv mod rmod pow neg pos abs round int float index and or xor invert lshift rshift"
     ).split()
@@ -112,8 +115,11 @@ def _offence(node: ast.AST, parent: ast.AST | None, modules: dict[str, str]) -> 
         return _no_attribute(node.attr) or _hidden(_module_of(node, modules), node.attr, True) or _fields(node)
     if isinstance(node, ast.MatchClass):  # case object(__class__=x) reads attributes as well
         return next((why for name in node.kwd_attrs if (why := _no_attribute(name) or _no_format(name))), None)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and ".__" in node.value:
-        return "text with .__ in it is not allowed: format would follow it"
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if ".__" in node.value:
+            return "text with .__ in it is not allowed: format would follow it"
+        if _PYTHONS.fullmatch(node.value) and node.value not in _HARMLESS:
+            return f"{node.value} is not allowed, as text either"
     return None
 
 
@@ -128,6 +134,8 @@ def _mistake(node: ast.AST, parent: ast.AST | None, modules: dict[str, str]) -> 
         return next((why for alias in node.names if (why := _hidden(node.module or "", alias.name, False))), None)
     if isinstance(node, ast.Attribute) and (why := _hidden(_module_of(node, modules), node.attr, False)):
         return why
+    if isinstance(node, ast.Attribute) and node.attr == "register":  # abstract classes have it, for all the world
+        return "call it other than .register"
     if isinstance(node, ast.MatchClass) and node.patterns:
         return "case Class(...) takes attributes by their place: name them, or use if"
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):  # dataclasses take fields by their names
@@ -149,8 +157,8 @@ def _bound(node: ast.AST) -> Iterator[str]:
     """The names that a statement gives, other than by assignment."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name
-    elif isinstance(node, ast.arg):
-        yield node.arg
+    elif isinstance(node, (ast.arg, ast.keyword)):
+        yield node.arg or ""
     elif isinstance(node, ast.alias):
         yield node.asname or ""
     elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):

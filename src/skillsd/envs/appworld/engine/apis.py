@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from written import Views
+
 #: Parameters of the engine's own: another client, other errors, no record.
 _ENGINES = frozenset({"client", "raise_on_failure", "show", "track"})
 #: Apps of the engine's own.
@@ -21,7 +23,7 @@ _KINDS = (KeyError, MemoryError, RecursionError, TypeError, ValueError)
 _INVALID = "Response status code is 405:\nAPI not found or some of the passed parameters are invalid."
 
 
-class Names(dict[str, Any]):
+class Names(Views, dict[str, Any]):  # type: ignore[misc]
     """Apps, or the APIs ``of`` one, as attributes and as items."""
 
     def __init__(self, found: Mapping[str, Any], of: str = "") -> None:

@@ -6,18 +6,19 @@ Run by the engine's Python, which has no skillsd, in the agent's process.
 from __future__ import annotations
 
 import builtins
-import copy
-import dataclasses
-import functools
+import calendar
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from public import BUILTINS, MODULES, names, reaches
+from written import Views, Written
 
 #: What the engine and IPython leave in the shell and need there no more.
-_SHELL = frozenset({"ApiCollection", "Requester", "get_ipython", "requester"})
+_SHELL = frozenset({"ApiCollection", "In", "Out", "Requester", "exit", "get_ipython", "quit", "requester"})
+#: What Python needs of the names that begin with an underscore.
+_NEEDED = frozenset({"__builtins__", "__name__"})
 
 
 class Refusals:
@@ -32,18 +33,25 @@ class Refusals:
         return count
 
 
-class Public(SimpleNamespace):
+class Public(Views):  # type: ignore[misc]
     """A module's public names, each agent's own."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        if any(type(name) is not str or name.startswith("_") for name in found):
+            raise TypeError("a public name begins with a letter")
+        self.__dict__.update(found)
 
 
 def fence(namespace: dict[str, Any], refusals: Refusals) -> None:
     """Give the code that runs in ``namespace`` such modules, in place of those that are there already and whenever it
     imports one, and of the built-in functions those that it may use."""
     made: dict[str, Public] = {}
+    written = Written(namespace)
+    calendar.setfirstweekday(calendar.MONDAY)  # another agent may have set it
 
     def public(name: str) -> Public:
         if name not in made:
-            made[name] = _public(name, namespace.get(name), refusals)
+            made[name] = _public(name, namespace.get(name), refusals, written)
         return made[name]
 
     def load(name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0) -> Any:
@@ -58,10 +66,13 @@ def fence(namespace: dict[str, Any], refusals: Refusals) -> None:
         return builtins.__import__(name, globals, locals, fromlist, level)
 
     allowed = {name: value for name, value in vars(builtins).items() if name in BUILTINS}
-    allowed |= {name: getattr(builtins, name) for name in ("__build_class__", "__name__", "__debug__")}
+    allowed |= {"__name__": "builtins", "__debug__": __debug__, **written.builtins}
+    kinds = {(of, key): getattr(importlib.import_module(of), key, None) for of, key in written.public}
     for name, value in list(namespace.items()):
-        if name.startswith("_"):
+        if name.startswith("_") and name not in _NEEDED:
+            del namespace[name]  # IPython's: folders, say, with all that can be done to them
             continue
+        namespace[name] = next((written.public[key] for key, kind in kinds.items() if kind is value), value)
         if isinstance(value, ModuleType) and name in MODULES:
             namespace[name] = public(name)
         elif isinstance(value, ModuleType) or name in _SHELL or (hasattr(builtins, name) and name not in BUILTINS):
@@ -70,11 +81,11 @@ def fence(namespace: dict[str, Any], refusals: Refusals) -> None:
     namespace["__builtins__"] = {**allowed, "__import__": load}
 
 
-def _public(name: str, there: Any, refusals: Refusals) -> Public:
+def _public(name: str, there: Any, refusals: Refusals, written: Written) -> Public:
     """The public part of a module; ``there``: what the engine put in its place."""
     module = there if isinstance(there, ModuleType) else importlib.import_module(name)
     found = {key: getattr(module, key) for key in names(name) if hasattr(module, key)}
-    found |= {key: safe for (of, key), safe in _SAFE.items() if of == name}
+    found |= {key: safe for (of, key), safe in written.public.items() if of == name and key in found}
 
     class Module(Public):
         def __getattr__(self, key: str) -> Any:
@@ -83,34 +94,4 @@ def _public(name: str, there: Any, refusals: Refusals) -> Public:
                 raise AttributeError(f"{name}.{key} is not allowed")
             raise AttributeError(f"module {name!r} has no attribute {key!r}")
 
-    return Module(**found)
-
-
-def _wraps(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Without the names of the attributes to copy, which would reach any; functools' own result takes them later."""
-    return lambda wrapper: functools.wraps(wrapped)(wrapper)
-
-
-def _dataclass(cls: type | None = None, **options: bool) -> Any:
-    """Python writes a dataclass's methods from its fields' names, as text, and takes attributes by them later: the
-    fields that are looked at then are out of the agent's hands."""
-    if cls is None:
-        return lambda cls: _dataclass(cls, **options)
-    for base in cls.__mro__:
-        fields: Mapping[str, Any] = vars(base).get("__annotations__", {})
-        if not all(isinstance(name, str) and name.isidentifier() for name in fields):
-            raise TypeError("a field's name must be an identifier")
-    made: Any = dataclasses.dataclass(cls, **options)
-    made.__dataclass_fields__ = {name: copy.copy(field) for name, field in made.__dataclass_fields__.items()}
-    return made
-
-
-def _fields(of: Any) -> tuple[Any, ...]:
-    return tuple(map(copy.copy, dataclasses.fields(of)))
-
-
-_SAFE = {
-    ("functools", "wraps"): _wraps,
-    ("dataclasses", "dataclass"): _dataclass,
-    ("dataclasses", "fields"): _fields,
-}
+    return Module(found)

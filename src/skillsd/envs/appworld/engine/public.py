@@ -11,11 +11,17 @@ from types import ModuleType
 
 #: Of these modules everything public that is no module itself: they compute, and follow no name that is given as text.
 _WHOLE = (
-    "array bisect calendar collections collections.abc datetime decimal difflib fractions heapq itertools json math "
-    "numbers pprint random re statistics textwrap unicodedata"
+    "array bisect collections collections.abc datetime decimal difflib fractions heapq itertools json math "
+    "numbers pprint random re statistics unicodedata"
 ).split()
-#: Of these what is listed; the rest of them takes attributes by name, evaluates text, or starts programs.
+#: Of these what is listed; the rest of them takes attributes by name, evaluates text, starts programs, or is shared by
+#: all and could be changed.
 _CHOSEN = {
+    "calendar": (
+        "Calendar FRIDAY IllegalMonthError IllegalWeekdayError MONDAY SATURDAY SUNDAY THURSDAY TUESDAY TextCalendar "
+        "WEDNESDAY calendar day_abbr day_name firstweekday isleap leapdays month month_abbr month_name monthcalendar "
+        "monthrange prcal prmonth setfirstweekday timegm weekday weekheader"
+    ),
     "copy": "copy deepcopy",
     "dataclasses": (
         "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple dataclass field fields is_dataclass replace"
@@ -38,6 +44,7 @@ _CHOSEN = {
         "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
         "punctuation whitespace"
     ),
+    "textwrap": "dedent fill indent shorten wrap",
     "time": (
         "asctime ctime gmtime localtime mktime monotonic perf_counter sleep strftime strptime struct_time time time_ns"
     ),

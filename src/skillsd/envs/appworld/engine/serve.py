@@ -20,6 +20,7 @@ from typing import Any
 from apis import view
 from confine import confine
 from fence import Refusals, fence
+from written import changes
 
 #: What the loader and Python read besides Python's own folders; everything else is out of an agent's reach.
 _SYSTEM = (
@@ -131,6 +132,7 @@ def agent(state: dict[str, object]) -> Any:
 def _bare(shell: Any) -> None:
     """Take from IPython what does other things than run the code that was read."""
     shell.transform_cell = lambda code: code  # no magic words, and no lines that look like a prompt are changed
+    shell.transform_ast = changes
     # The engine tells errors itself. These would show a line of whatever file a SyntaxError names.
     shell.showtraceback = shell.showsyntaxerror = shell.showindentationerror = lambda *given, **named: None
 
