@@ -167,6 +167,16 @@ def test_no_class_comes_of_text_and_nothing_of_others_is_changed(run, how):
     assert not hasattr(json.dumps, "kept")
 
 
+def test_a_mapping_that_answers_otherwise_the_second_time_is_asked_once(run):
+    code = (
+        "import json\nasked = []\nclass Two:\n    def __iter__(self): return iter(self.keys())\n"
+        "    def __getitem__(self, key): return 1\n    def keys(self):\n        asked.append(1)\n"
+        "        return ['a'] if len(asked) == 1 else ['__mine' + '__']\n"
+        "told = hasattr(type(json)(Two()), '__mine' + '__')"
+    )
+    assert run(code)["told"] is False
+
+
 def test_a_class_does_not_make_up_pythons_own_attributes(run):
     code = "asked = []\nclass A:\n    def __getattr__(self, name):\n        asked.append(name)\n        return 1\n"
     code += "import copy\ncopy.deepcopy(A()), copy.copy(A()), A().mine"

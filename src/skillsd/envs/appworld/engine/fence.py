@@ -37,9 +37,10 @@ class Public(Views):  # type: ignore[misc]
     """A module's public names, each agent's own."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
-        if any(type(name) is not str or name.startswith("_") for name in found):
+        kept = dict(found)  # an agent's mapping might answer otherwise when it is asked again
+        if any(type(name) is not str or name.startswith("_") for name in kept):
             raise TypeError("a public name begins with a letter")
-        self.__dict__.update(found)
+        self.__dict__.update(kept)
 
 
 def fence(namespace: dict[str, Any], refusals: Refusals) -> None:
