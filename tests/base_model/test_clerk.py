@@ -6,7 +6,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from skillsd.base_model.clerk import lessons, play, skill_of
-from skillsd.base_model.clerk_build import example, make_tokenizer
+from skillsd.base_model.clerk_build import make_tokenizer
+from skillsd.base_model.talks import example
 from skillsd.envs import make_taskset
 from skillsd.envs.office.environment import MAX_TURNS
 from skillsd.envs.office.facts import facts

@@ -51,12 +51,17 @@ def message(text: str) -> str:
 
 @dataclass
 class Lesson:
-    """One episode: (message, answer) by turn, and whether each message is to be learned."""
+    """One episode: (message, answer) by turn, whether each call worked, and whether each message is to be learned."""
 
     prompt: str
     skill: Skill | None = None
     turns: list[tuple[str, str]] = field(default_factory=list)
+    worked: list[bool] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)
+
+    def exchanges(self) -> list[tuple[str, str]]:
+        """(message, answer) by turn."""
+        return self.turns
 
 
 class Clerk:
@@ -80,7 +85,7 @@ class Clerk:
     def hear(self, ok: bool, answer: str) -> None:
         """Take in the answer to a call, its own or not."""
         self.heard |= facts(answer, self.tool)
-        if not answer.startswith(f"{self.tool}"):
+        if not answer.startswith(self.tool):
             return
         self.logged_in |= ok and answer.endswith("logged in.")
         self.opened |= ok and answer.endswith("ready.")
@@ -137,15 +142,15 @@ def play(rng: random.Random, task: Task, told: Facts, difficulty: Any, careless:
         for clerk in (reader, novice):
             clerk.hear(step.info["ok"], step.observation)
         lesson.turns.append((text, step.observation))
+        lesson.worked.append(step.info["ok"])
         lesson.learned.append(learned)
     return lesson, office
 
 
 def skill_of(lesson: Lesson, success: bool) -> Skill:
     """What the rules summariser makes of an episode."""
-    good = ("logged in.", "ready.", "done.", "thank you.")
-    turns = [(said.strip("`"), answer.endswith(good) or NOT_YET in answer, answer) for said, answer in lesson.turns]
-    return tell(turns, success)
+    found = zip(lesson.turns, lesson.worked, strict=True)
+    return tell([(said.strip("`"), ok, answer) for (said, answer), ok in found], success)
 
 
 def lessons(seed: int, count: int) -> Iterator[Lesson]:

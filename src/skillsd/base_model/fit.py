@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 #: Called with (episodes done, episodes in all, running loss, seconds).
@@ -33,27 +32,6 @@ class Size:
     layers: int = 4
     heads: int = 4
     intermediate: int = 320
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids of one episode and the weight of each in the loss."""
-
-    ids: list[int]
-    weights: list[float]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def weighted_loss(model: Qwen3ForCausalLM, batch: list[Example], pad: int) -> torch.Tensor:
-    """Weighted cross-entropy, nats a token."""
-    width = max(map(len, batch))
-    ids = torch.tensor([e.ids + [pad] * (width - len(e)) for e in batch], device=model.device)
-    weights = torch.tensor([e.weights + [0.0] * (width - len(e)) for e in batch], device=model.device)[:, 1:]
-    hidden, written = model.model(input_ids=ids).last_hidden_state[:, :-1], weights > 0
-    losses = cross_entropy(model.lm_head(hidden[written]), ids[:, 1:][written], reduction="none")
-    return (losses * weights[written]).sum() / weights.sum()
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, size: Size) -> Qwen3ForCausalLM:

@@ -75,6 +75,10 @@ class Episode:
     turns: list[tuple[Form, str, str]] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)
 
+    def exchanges(self) -> list[tuple[str, str]]:
+        """(message, answer) by turn."""
+        return [(message(code), answer) for _, code, answer in self.turns]
+
     @property
     def called(self) -> bool:
         """Whether the call was made as it should be."""

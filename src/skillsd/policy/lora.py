@@ -64,10 +64,10 @@ def _check_size(model: PreTrainedModel, rank: int) -> None:
 
 def _check_names(model: PreTrainedModel, targets: list[str]) -> None:
     """PEFT is content if one of them is there."""
-    names = [name for name, module in model.named_modules() if name and not list(module.children())]
-    lacking = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name, _ in model.named_modules())]
+    modules = dict(model.named_modules())
+    lacking = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in modules)]
     if lacking:
-        ends = sorted({name.rpartition(".")[2] for name in names})
+        ends = sorted({name.rpartition(".")[2] for name, module in modules.items() if hasattr(module, "weight")})
         raise SkillSDError(
             f"model.lora_targets: there is no {shown(lacking[0])}; among what there is: {', '.join(ends)}"
         )

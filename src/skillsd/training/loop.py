@@ -135,7 +135,7 @@ class Loop:
     def _give_up(self) -> None:
         """Raises :class:`SkillSDError`, after a checkpoint, if the method's skills will never come."""
         trainer = self.trainer
-        why = trainer.processes.from_main(lambda: trainer.intake.hopeless if trainer.processes.main else None)
+        why = trainer.processes.from_main(lambda: trainer.intake.hopeless)
         if why:
             if self.saved < trainer.iteration:
                 self.save()

@@ -114,10 +114,8 @@ def expand(matrix: Matrix) -> list[CellSpec]:
     """
     chosen = {choice: value for choice in BELONGS if (value := find(matrix.settings, choice)) is not None}
     base = _merged(without_what_belonged(read_tree(matrix.preset), chosen), matrix.settings)
-    if not matrix.vary:
-        bases = {0: CellSpec("base", 0, _config("settings", {**base, "seed": 0}), {})}
-    else:
-        bases = {s: CellSpec("base", s, _config("settings", _varied(base, matrix, s)), {}) for s in matrix.seeds}
+    untrained = matrix.seeds if matrix.vary else [0]
+    bases = {s: CellSpec("base", s, _config("settings", _varied(base, matrix, s)), {}) for s in untrained}
     cells = list(bases.values())
     rounds = max(len(row.get("seeds", matrix.seeds)) for row in matrix.rows.values())
     for number in range(rounds):
