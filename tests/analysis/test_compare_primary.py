@@ -69,6 +69,15 @@ def ended(row, seed, evaluations):
     return cell(row, seed, 0.5).model_copy(update={"curve": points})
 
 
+def test_who_learns_sooner_is_measured_over_all_of_training():
+    rows = {"early": [ended("early", s, [0, 1, 1, 1, 1]) for s in (0, 1)]}
+    rows["late"] = [ended("late", s, [0, 0, 0.5 * s, 1, 1, 1]) for s in (0, 1)]
+    assert contrast(rows, "early", "late")["mean"] == 0
+    found = contrast(rows, "early", "late", "training")
+    assert found["by_seed"] == {"0": [3.5 / 4, 2.5 / 5], "1": [3.5 / 4, 3 / 5]}
+    assert found["measure"] == "training"
+
+
 def test_a_contrast_is_measured_by_the_last_evaluations():
     rows = {
         "a": [ended("a", s, [0, 0.3, 0.6, 0.9]) for s in range(3)],
@@ -118,7 +127,8 @@ def test_what_is_declared_wrongly_is_refused(tmp_path, change, message):
 
 
 def test_the_report_begins_with_what_was_declared(tmp_path):
-    summary = write(made(), tmp_path / "out", baselines=["grpo"], primary=[("skill_sd", "grpo"), ("none", "grpo")])
+    declared = [("skill_sd", "grpo", "end"), ("none", "grpo", "end")]
+    summary = write(made(), tmp_path / "out", baselines=["grpo"], primary=declared)
     (found,) = summary["primary"]
     assert (found["row"], found["against"], found["seeds"]) == ("skill_sd", "grpo", 5)
     for name in ("compare.md", "compare.html"):

@@ -24,8 +24,9 @@ from skillsd.seeding import derive_seed
 from skillsd.skills.controls import show
 from skillsd.types import Skill
 
-#: How often each view follows a pair of plans: no skill, a failure's, another level's, emptied fields, random words.
-VIEWS = {"plain": 0.35, "failure": 0.15, "foreign": 0.2, "emptied": 0.2, "random": 0.1}
+#: How often each of two views follows a pair of plans: no skill, a failure's, another level's, emptied fields, random
+#: words.
+VIEWS = {"plain": 0.25, "failure": 0.15, "foreign": 0.4, "emptied": 0.12, "random": 0.08}
 
 
 class PlanReader(Reader):
@@ -63,11 +64,11 @@ def lessons(seed: int, count: int, excluded: frozenset[str], two_boxes: float = 
         for found in pair:
             yield _lesson(rng, level, "success", tell(found), found, turns)
             made += 1
-        view = rng.choices(list(VIEWS), list(VIEWS.values()))[0]
-        skill, source = _other(rng, view, level, pair, foreign)
-        if view == "plain" or skill is not None:
-            yield _lesson(rng, level, view, skill, source, turns)
-            made += 1
+        for view in rng.choices(list(VIEWS), list(VIEWS.values()), k=2):
+            skill, source = _other(rng, view, level, pair, foreign)
+            if view == "plain" or skill is not None:
+                yield _lesson(rng, level, view, skill, source, turns)
+                made += 1
         foreign = tell(pair[0]), pair[0]
 
 

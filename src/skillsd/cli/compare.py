@@ -52,7 +52,7 @@ def compare(
     else:
         with Watcher(console, comparison) as watch:
             cells = comparison.run(watch)
-    primary = [(contrast.row, contrast.against) for contrast in matrix.primary]
+    primary = [(contrast.row, contrast.against, contrast.measure) for contrast in matrix.primary]
     summary = write(cells, out, baselines=matrix.baselines, splits=matrix.splits, primary=primary) if cells else {}
     if as_json:
         print(json.dumps(summary))

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from skillsd.analysis.compare.primary import Measure
 from skillsd.config import Config, Section, parse_config, read_tree
 from skillsd.config.overrides import BELONGS, find, is_there, parse_toml, read_toml, without_what_belonged
 from skillsd.errors import UsageError, shown
 
 #: What a comparison may not vary: tasks, base model, episodes, evaluation.
-_SAME = ("env", "model", "eval", "rollout.tasks_per_iteration", "rollout.group_size", "trainer.iterations")
+_SAME = ("env", "model", "eval", "trainer.iterations")
 
 #: The comparisons of docs/RESULTS.md, in the package too.
 _SHIPPED = resources.files("skillsd.analysis.compare") / "shipped"
@@ -26,10 +27,12 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31, strict=True)]], Fiel
 
 
 class Contrast(Section):
-    """What a comparison was made to find out: how much better ``row`` is than ``against``."""
+    """What a comparison was made to find out: how much better ``row`` is than ``against``, at the ``end`` or while it
+    is in ``training``."""
 
     row: str
     against: str
+    measure: Measure = "end"
 
 
 class Matrix(Section):
@@ -135,6 +138,11 @@ def expand(matrix: Matrix) -> list[CellSpec]:
         for setting in _SAME:
             if _get(cell.config, setting) != _get(first.config, setting):
                 raise UsageError(f"rows.{cell.row}: {setting} must be the same for all rows: move it to [settings]")
+        if _episodes(cell.config) != _episodes(first.config):
+            raise UsageError(
+                f"rows.{cell.row}: {_episodes(cell.config)} episodes an iteration (rollout.tasks_per_iteration x "
+                f"rollout.group_size), and {_episodes(first.config)} elsewhere: they must be the same for all rows"
+            )
     return cells
 
 
@@ -166,6 +174,10 @@ def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
         merge = isinstance(old, Mapping) and isinstance(value, Mapping) and key != "options"
         result[key] = _merged(old, value) if merge else value  # type: ignore[arg-type]
     return result
+
+
+def _episodes(config: Config) -> int:
+    return config.rollout.tasks_per_iteration * config.rollout.group_size
 
 
 def _get(config: Config, setting: str) -> Any:

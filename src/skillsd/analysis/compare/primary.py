@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from skillsd.analysis.compare.cell import Cell
-from skillsd.analysis.compare.stats import seed_difference, sign_flip
+from skillsd.analysis.compare.stats import mean_height, seed_difference, sign_flip
 
 #: How many evaluations a contrast is measured by.
 LAST = 3
 
+#: The mean of the last evaluations (:func:`final`), or of all that training spans (:func:`speed`).
+Measure = Literal["end", "training"]
 
-def contrast(rows: Mapping[str, Sequence[Cell]], row: str, against: str) -> dict[str, Any] | None:
-    """How much better ``row`` is than ``against`` at the end of training; None without a seed that both have.
+T = TypeVar("T")
 
-    Shares in [0, 1]. The measure is :func:`final`; the interval is that of paired t over seeds, ``p`` its p-value,
-    ``p_sign`` that of the exact test over the signs of the seeds' differences.
+
+def contrast(
+    rows: Mapping[str, Sequence[Cell]], row: str, against: str, measure: Measure = "end"
+) -> dict[str, Any] | None:
+    """How much better ``row`` is than ``against``; None without a seed that both have.
+
+    Shares in [0, 1]. The interval is that of paired t over seeds, ``p`` its p-value, ``p_sign`` that of the exact test
+    over the signs of the seeds' differences.
     """
-    ends = [{cell.seed: final(cell) for cell in rows.get(name, [])} for name in (row, against)]
-    if against == "base" and len(ends[1]) == 1:  # the untrained model decodes greedily: the same with every seed
-        ends[1] = dict.fromkeys(ends[0], next(iter(ends[1].values())))
-    common = sorted(ends[0].keys() & ends[1].keys())
-    if not common:
+    value = {"end": final, "training": speed}[measure]
+    found, other = ({c.seed: value(c) for c in rows.get(name, [])} for name in (row, against))
+    theirs = for_seeds(other, found) if against == "base" else other
+    pairs = {seed: [found[seed], theirs[seed]] for seed in sorted(found.keys() & theirs.keys())}
+    if not pairs:
         return None
-    ours, theirs = ({seed: end[seed] for seed in common} for end in ends)
-    found = seed_difference(ours, theirs)
+    ours, others = ({seed: pair[i] for seed, pair in pairs.items()} for i in (0, 1))
+    gap = seed_difference(ours, others)
     return {
         "row": row,
         "against": against,
-        "levels": [sum(end.values()) / len(common) for end in (ours, theirs)],
-        "mean": found.value,
-        "low": found.low,
-        "high": found.high,
-        "seeds": len(common),
-        "notes": list(found.notes),
-        "p": found.p,
-        "p_sign": sign_flip([ours[seed] - theirs[seed] for seed in common]),
-        "by_seed": {str(seed): [ours[seed], theirs[seed]] for seed in common},
+        "measure": measure,
+        "levels": [sum(level) / len(pairs) for level in zip(*pairs.values(), strict=True)],
+        "mean": gap.value,
+        "low": gap.low,
+        "high": gap.high,
+        "seeds": len(pairs),
+        "notes": list(gap.notes),
+        "p": gap.p,
+        "p_sign": sign_flip([first - second for first, second in pairs.values()]),
+        "by_seed": {str(seed): pair for seed, pair in pairs.items()},
     }
+
+
+def for_seeds(untrained: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, T]:
+    """What was measured of the untrained model, which decodes greedily: once for all seeds, or for each its own."""
+    return dict.fromkeys(seeds, next(iter(untrained.values()))) if len(untrained) == 1 else untrained
 
 
 def final(cell: Cell) -> float:
     """The mean of the last evaluations during training, which one dip moves less; else the accuracy afterwards."""
-    measured = [point.eval_accuracy for point in cell.curve if point.eval_accuracy is not None][-LAST:]
+    measured = [accuracy for _, accuracy in evaluations(cell)][-LAST:]
     values: Sequence[float] = measured or next(iter(cell.after.values())).success
     return sum(values) / len(values)
+
+
+def speed(cell: Cell) -> float:
+    """The mean accuracy on held-out tasks from the first evaluation to the last; else the accuracy afterwards.
+
+    Of two rows that end alike, the one that got there earlier has more of it.
+    """
+    curve = evaluations(cell)
+    return mean_height(curve, curve[0][0], curve[-1][0]) if len(curve) > 1 else final(cell)
+
+
+def evaluations(cell: Cell) -> list[tuple[int, float]]:
+    """(episodes trained on, held-out accuracy)."""
+    return [(point.episodes, point.eval_accuracy) for point in cell.curve if point.eval_accuracy is not None]

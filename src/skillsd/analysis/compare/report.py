@@ -13,7 +13,7 @@ from skillsd.analysis.charts import standalone
 from skillsd.analysis.compare import figures, tables
 from skillsd.analysis.compare.cell import Cell
 from skillsd.analysis.compare.figures import Picture, Pictures
-from skillsd.analysis.compare.primary import contrast
+from skillsd.analysis.compare.primary import Measure, contrast, for_seeds
 from skillsd.analysis.compare.stats import (
     LEVEL,
     RESAMPLES,
@@ -46,11 +46,11 @@ def summarize(
     cells: Sequence[Cell],
     baselines: Sequence[str] = ("grpo", "opd"),
     splits: Sequence[str] | None = None,
-    primary: Sequence[tuple[str, str]] = (),
+    primary: Sequence[tuple[str, str, Measure]] = (),
 ) -> dict[str, Any]:
     """All numbers, JSON-able. Shares are in [0, 1]; an interval is 95 %, see :mod:`skillsd.analysis.compare.stats`.
 
-    ``primary``: the contrasts (row, against) that were declared beforehand; those without cells are left out.
+    ``primary``: the contrasts (row, against, measure) that were declared beforehand; those without cells are left out.
 
     A baseline without cells is left out. ``splits``: those to show; default: all that the cells have. Raises
     :class:`SkillSDError` for no cells, for two of the same row and seed, and for cells with different tasks.
@@ -69,7 +69,7 @@ def summarize(
         "level": LEVEL,
         "resamples": RESAMPLES,
         "baselines": known,
-        "primary": [found for row, against in primary if (found := contrast(rows, row, against))],
+        "primary": [found for declared in primary if (found := contrast(rows, *declared))],
         "splits": {split: found for split in splits if (found := _split(rows, split, known))},
         "speed": _speed(rows, known),
         "reach": _reach(rows),
@@ -116,9 +116,7 @@ def _compare(table: dict[str, Any], baselines: Sequence[str], difference: Callab
 
 def _difference(success: Mapping[str, Scores], name: str, baseline: str) -> Estimate:
     scores, other = success[name], success[baseline]
-    if baseline == "base" and len(other) == 1:  # the untrained model decodes greedily: the same with every seed
-        other = dict.fromkeys(scores, next(iter(other.values())))
-    return paired_bootstrap(scores, other)
+    return paired_bootstrap(scores, for_seeds(other, scores) if baseline == "base" else other)
 
 
 def _check_tasks(rows: Rows, split: str) -> None:
@@ -231,11 +229,11 @@ def _wall(seconds: Mapping[str, float]) -> float:
 
 def _versions(cells: Sequence[Cell]) -> dict[str, str]:
     """Of each package, and the machine's; more than one where cells were run with different ones."""
-    told = [{**c.versions, **c.machine} for c in cells]
-    return {
-        name: " and ".join(dict.fromkeys(t[name] for t in told if name in t))
-        for name in {n: 0 for t in told for n in t}
-    }
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for name, version in {**cell.versions, **cell.machine}.items():
+            found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -248,7 +246,7 @@ def write(
     *,
     baselines: Sequence[str] = ("grpo", "opd"),
     splits: Sequence[str] | None = None,
-    primary: Sequence[tuple[str, str]] = (),
+    primary: Sequence[tuple[str, str, Measure]] = (),
 ) -> dict[str, Any]:
     """Write the three files and the folder of figures into ``out``; returns what :func:`summarize` found."""
     summary = summarize(cells, baselines, splits, primary)

@@ -77,19 +77,22 @@ def primary(summary: dict[str, Any]) -> Table | None:
         return None
     found = Table(
         title="Primary contrasts, percentage points",
-        columns=["row", "against", "seeds", "accuracies", "difference", "95 % interval", "p (t)", "p (signs)", "note"],
+        columns=[
+            "row", "against", "measure", "seeds", "accuracies", "difference", "95 % interval", "p (t)", "p (signs)",
+            "note",
+        ],
         rows=[
             [
-                c["row"], c["against"], str(c["seeds"]), " and ".join(map(percent, c["levels"])), points(c["mean"]),
-                interval(c, points), p_value(c["p"]), p_value(c["p_sign"]), "; ".join(c["notes"]),
+                c["row"], c["against"], c["measure"], str(c["seeds"]), " and ".join(map(percent, c["levels"])),
+                points(c["mean"]), interval(c, points), p_value(c["p"]), p_value(c["p_sign"]), "; ".join(c["notes"]),
             ]
             for c in summary["primary"]
         ],
-        left=2,
-        note="Declared in the comparison's file before a cell was run. The measure is the mean of a seed's last three "
-        "evaluations on held-out tasks during training; interval and p (t) are of Student's paired t over seeds, "
-        "p (signs) is exact: the share of all ways to give the seeds' differences signs that lead at least as far from "
-        "0. Everything below is exploratory.",
+        left=3,
+        note="Declared in the comparison's file before a cell was run. Accuracies are means of a seed's evaluations on "
+        "held-out tasks: of the last three (end), or of all, by the episodes between them (training); interval and p (t) "
+        "are of Student's paired t over seeds, p (signs) is exact: the share of all ways to give the seeds' differences "
+        "signs that lead at least as far from 0. Everything below is exploratory.",
     )  # fmt: skip
     return _trimmed(found)
 
