@@ -90,9 +90,9 @@ def primary(summary: dict[str, Any]) -> Table | None:
         ],
         left=3,
         note="Declared in the comparison's file before a cell was run. Accuracies are means of a seed's evaluations on "
-        "held-out tasks: of the last three (end), or of all, by the episodes between them (training); interval and p (t) "
-        "are of Student's paired t over seeds, p (signs) is exact: the share of all ways to give the seeds' differences "
-        "signs that lead at least as far from 0. Everything below is exploratory.",
+        "held-out tasks: of the last three (end), or of all, by the episodes between them (training); interval and "
+        "p (t) are of Student's paired t over seeds, p (signs) is exact: the share of all ways to give the seeds' "
+        "differences signs that lead at least as far from 0. Everything below is exploratory.",
     )  # fmt: skip
     return _trimmed(found)
 
