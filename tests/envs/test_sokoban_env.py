@@ -106,3 +106,28 @@ def test_a_player_on_a_target_shows_both():
     on, off = draw("####\n#S_#\n#XO#\n####"), draw("####\n#P_#\n#XO#\n####")
     assert on.count('fill="#dc2626"') == off.count('fill="#dc2626"') + 1
     assert on.index('cx="15" cy="15" r="3.5"') < on.index('cx="15" cy="15" r="2"')  # the dot is drawn on the player
+
+
+@pytest.mark.parametrize("variant", ["one_box", "paper"])
+def test_a_foreign_plan_is_about_boxes_that_never_stand_like_these(variant):
+    taskset = make_taskset("sokoban", variant=variant)
+    for task in taskset.tasks("test")[:8]:
+        board, skill = Board(task.data["level"]), taskset.foreign(task)
+        assert skill == taskset.foreign(task)
+        starts = re.findall(r"\b[a-f][1-6]\b", skill.success_analysis)
+        ours = [f"{'abcdef'[column]}{row + 1}" for row, column in map(board.row_col, board.positions("box"))]
+        assert sorted(starts[: len(ours)]) != sorted(ours)
+        assert "push the box" in skill.golden_workflow
+
+
+def test_a_false_plan_pushes_the_other_way():
+    taskset = make_taskset("sokoban", variant="one_box")
+    task = taskset.tasks("test")[0]
+    true = taskset.reference(task)
+    false = taskset.falsified(task, true)
+    turned = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    told, altered = (re.findall("left|right|up|down", skill.golden_workflow) for skill in (true, false))
+    assert told
+    assert [turned[word] for word in told] == altered
+    assert "from the left" in false.success_analysis
+    assert taskset.falsified(task, false) == true

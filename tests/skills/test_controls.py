@@ -2,6 +2,7 @@
 
 import pytest
 
+from echoes import Echoes
 from skillsd.envs import make_taskset
 from skillsd.errors import UsageError
 from skillsd.methods import SHOWN
@@ -82,4 +83,4 @@ def test_false_skills_are_refused_where_nobody_knows_what_is_false():
     with pytest.raises(UsageError, match="cannot tell false skills"):
         show("false", SKILLS, 0)
     with pytest.raises(UsageError, match="cannot tell false skills"):
-        show("false", {}, 0, make_taskset("sokoban"), {})
+        show("false", {}, 0, Echoes(), {})

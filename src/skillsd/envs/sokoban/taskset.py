@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -126,6 +127,19 @@ class SokobanTasks:
             raise SkillSDError(f"task {task.id} has no solution")
         return describe_solution(level, moves)
 
+    def foreign(self, task: Task) -> Skill:
+        """The solution of a level made for it, whose boxes never stand as they do at this one's start or at its end."""
+        return _foreign(str(task.data["level"]))
+
+    def falsified(self, task: Task, skill: Skill) -> Skill:
+        """``skill`` with every direction of a push turned round."""
+        turn = {"left": "right", "right": "left", "up": "down", "down": "up"}
+        texts = {
+            name: re.sub(r"(?<!from the )\b(left|right|up|down)\b", lambda found: turn[found[0]], text)
+            for name, text in skill.model_dump().items()
+        }
+        return Skill(**texts)
+
     def demonstrate(self, task: Task) -> list[str]:
         """The messages of the solver's shortest solution."""
         moves = solve(Board(str(task.data["level"])))
@@ -195,6 +209,21 @@ def _last_board(observation: str) -> list[str]:
 
 def _task(identifier: str, level: str, **data: Any) -> Task:
     return Task(identifier, {"level": level, **data})
+
+
+@cache
+def _foreign(level: str) -> Skill:
+    board = Board(level)
+    ours = {frozenset(map(board.row_col, board.positions(kind))) for kind in ("box", "target")}
+    for attempt in range(1000):
+        other = Board(generate(derive_seed("foreign", level, attempt), boxes=min(board.boxes, 2)).text)
+        text, moves, stood = str(other), solve(other) or [], set[frozenset[tuple[int, int]]]()
+        for move in moves:
+            stood.add(frozenset(map(other.row_col, other.positions("box"))))
+            other.move(move)
+        if not ours & {*stood, frozenset(map(other.row_col, other.positions("box")))}:
+            return describe_solution(text, moves)
+    raise SkillSDError("sokoban: no level was found whose solution says nothing about this one")
 
 
 @cache
