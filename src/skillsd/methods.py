@@ -9,7 +9,8 @@ from typing import Literal, get_args
 Shown = Literal[
     "own",
     "shuffled",
-    "false",
+    "foreign",
+    "falsified",
     "empty",
     "random_text",
     "no_success_analysis",

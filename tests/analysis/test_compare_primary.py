@@ -114,6 +114,7 @@ def test_every_seed_has_a_world_of_its_own(tmp_path):
         (("seeds = [0, 1]", "seeds = [0, 0]"), "each seed once"),
         (("seeds = [1]", "seeds = [2]"), r"rows.some.seeds: there are values in \[vary\]"),
         (('against = "grpo"', 'against = "gpro"'), "there is no row 'gpro'"),
+        (('against = "grpo"', 'against = "grpo", measure = "best"'), "primary.0.measure"),
         (("[7, 9]", "[7, -1]"), "world must be a whole number"),
         (('"env.options.world"', '"env.optoins.world"'), "unknown setting"),
     ],

@@ -14,7 +14,7 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize("name", presets())
 def test_presets_load(name):
-    assert load_config(name).method.startswith("skill_sd")
+    assert load_config(name).method == {"office": "skill_sd_frozen"}.get(name, "skill_sd")
     assert presets()[name]
 
 

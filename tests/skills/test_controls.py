@@ -66,21 +66,33 @@ def test_none_keeps_the_tasks_and_shows_nothing():
 
 
 def test_every_control_is_named():
-    assert {show(name, SKILLS, 0) is not None for name in SHOWN if name != "false"} == {True}
+    others = set(SHOWN) - {"foreign", "falsified"}
+    assert {show(name, SKILLS, 0) is not None for name in others} == {True}
 
 
-def test_an_office_shuffles_and_falsifies_by_itself():
+def test_an_office_knows_foreign_and_false_skills():
     tasks = {task.id: task for task in make_taskset("office", world=2).tasks("train")[:6]}
     office = make_taskset("office", world=2)
     own = {name: office.reference(task) for name, task in tasks.items()}
-    assert show("shuffled", own, 0, office, tasks) == {name: office.foreign(task) for name, task in tasks.items()}
-    false = show("false", own, 0, office, tasks)
+    assert show("foreign", own, 0, office, tasks) == {name: office.foreign(task) for name, task in tasks.items()}
+    false = show("falsified", own, 0, office, tasks)
     assert false == {name: office.falsified(task, own[name]) for name, task in tasks.items()}
     assert all(false[name] != own[name] for name in own)
 
 
-def test_false_skills_are_refused_where_nobody_knows_what_is_false():
+@pytest.mark.parametrize("shown", ["foreign", "falsified"])
+def test_false_skills_are_refused_where_nobody_knows_what_is_false(shown):
     with pytest.raises(UsageError, match="cannot tell false skills"):
-        show("false", SKILLS, 0)
+        show(shown, SKILLS, 0)
     with pytest.raises(UsageError, match="cannot tell false skills"):
-        show("false", {}, 0, Echoes(), {})
+        show(shown, {}, 0, Echoes(), {})
+
+
+def test_other_tasks_skills_are_no_control_where_they_tell_the_same_facts():
+    with pytest.raises(UsageError, match="use foreign"):
+        show("shuffled", {}, 0, make_taskset("office"), {})
+    tasks = {task.id: task for task in make_taskset("sokoban").tasks("test")[:5]}
+    own = dict(zip(tasks, SKILLS.values(), strict=True))
+    assert sorted(show("shuffled", own, 0, make_taskset("sokoban"), tasks).values(), key=str) == sorted(
+        own.values(), key=str
+    )

@@ -26,7 +26,7 @@ from skillsd.policy.loading import Policy
 from skillsd.rollouts.playing import play
 from skillsd.rollouts.rollout import Job
 from skillsd.seeding import derive_seed
-from skillsd.skills.controls import show
+from skillsd.skills.controls import shared, show
 from skillsd.skills.summarize import Summarizer
 from skillsd.skills.summarize.queue import summarize_now
 from skillsd.skills.teacher_view import skill_view
@@ -119,9 +119,10 @@ def kinds_of_skills(
         bases["reference"] = {task: skill for task in groups if (skill := boundary.reference(taskset, tasks[task]))}
         yield "reference", {**bases["reference"]}
     for base, skills in bases.items():
+        cannot = () if isinstance(taskset, HasFalseSkills) else ("foreign", "falsified")
         for control in get_args(Shown):
-            if control in ("own", "none") or (control == "false" and not isinstance(taskset, HasFalseSkills)):
-                continue  # both are there already; cannot be
+            if control in ("own", "none", *cannot) or (control == "shuffled" and shared(taskset)):
+                continue  # both are there already; those are refused
             yield f"{base}, {control}", {**show(control, skills, seed, taskset, tasks)}
 
 

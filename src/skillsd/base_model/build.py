@@ -21,13 +21,16 @@ from skillsd.skills.teacher_view import skill_view
 BOARD_WEIGHT = 0.2
 
 
+#: (seed, how many, hashes of excluded levels, share of levels with two boxes) to episodes.
+Lessons = Callable[[int, int, frozenset[str], float], Iterator[Lesson]]
+
+
 @dataclass(frozen=True)
 class Recipe(Size):
     """Everything that the weights depend on."""
 
     two_boxes: float = 0.4
-    #: (seed, how many, hashes of excluded levels, share of levels with two boxes) to episodes.
-    lessons: Callable[[int, int, frozenset[str], float], Iterator[Lesson]] = lessons
+    lessons: Lessons = lessons
 
 
 @dataclass(frozen=True)

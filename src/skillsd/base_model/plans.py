@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+from skillsd.base_model import build
+from skillsd.base_model.build import Lessons
 from skillsd.base_model.episodes import Lesson, Moves, Reader, attempt, mix, novice, play, uniform
 from skillsd.envs.sokoban.game import DIRECTIONS, Board, room_hash
 from skillsd.envs.sokoban.generate import generate
@@ -27,6 +30,14 @@ from skillsd.types import Skill
 #: How often each of two views follows a pair of plans: no skill, a failure's, another level's, emptied fields, random
 #: words.
 VIEWS = {"plain": 0.25, "failure": 0.15, "foreign": 0.4, "emptied": 0.12, "random": 0.08}
+
+
+@dataclass(frozen=True)
+class Recipe(build.Recipe):
+    """Everything that the weights depend on."""
+
+    episodes: int = 48_000
+    lessons: Lessons = field(default_factory=lambda: lessons)
 
 
 class PlanReader(Reader):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -31,9 +31,6 @@ class Talk(Protocol):
     def exchanges(self) -> list[tuple[str, str]]:
         """(message, answer) by turn."""
         ...
-
-
-AnyTalk = TypeVar("AnyTalk", bound=Talk)
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def weighted_loss(model: Qwen3ForCausalLM, batch: list[Example], pad: int) -> to
 def learn(
     tokenizer: PreTrainedTokenizerFast,
     start: Callable[[Qwen3ForCausalLM], None],
-    talks: Iterable[AnyTalk],
+    talks: Iterable[Talk],
     size: Size,
     out: Path,
     report: Report | None,

@@ -23,8 +23,8 @@ def base_model_build(
 
     Example: skillsd base-model build --out base-model
 
-    --of plans makes Sokoban's plan reader, which has no solver in it (an hour); --of office the one for the task set
-    office (half an hour); --of appworld the one for AppWorld's practice tasks, which needs `skillsd appworld setup`.
+    --of plans makes Sokoban's plan reader, which has no solver in it (half an hour), --of office the one for the task
+    set office (half an hour), --of appworld the one for AppWorld's practice tasks (needs `skillsd appworld setup`).
     """
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -45,8 +45,7 @@ def base_model_build(
         elif of == "office":
             clerk_build.build(out, clerk_build.Recipe(**size), report)
         elif of == "plans":
-            recipe = build.Recipe(lessons=plans.lessons, **{"episodes": 48_000, **size})
-            build.build(out, recipe, held_out_hashes(room_hash), report)
+            build.build(out, plans.Recipe(**size), held_out_hashes(room_hash), report)
         else:
             build.build(out, build.Recipe(**size), held_out_hashes(), report)
     print(out)

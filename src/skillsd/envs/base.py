@@ -67,10 +67,7 @@ class HasReference(Protocol):
 
 @runtime_checkable
 class HasFalseSkills(Protocol):
-    """A task set whose facts hold for many of its tasks, so that another task's skill may tell the same ones.
-
-    Needed by ``skills.shown = false``, and asked by ``shuffled`` for skills that share nothing with the task's own.
-    """
+    """A task set that can tell what is not so: needed by ``skills.shown = foreign`` and ``falsified``."""
 
     def foreign(self, task: Task) -> Skill:
         """What a success at ``task`` would tell where none of its facts hold."""

@@ -13,7 +13,7 @@ from skillsd.config.idle import spare
 from skillsd.distributed.fsdp import shard, whole
 from skillsd.distributed.processes import Processes
 from skillsd.envs import boundary, make_taskset
-from skillsd.envs.base import HasFalseSkills, HasReference
+from skillsd.envs.base import HasReference
 from skillsd.errors import UsageError
 from skillsd.policy.loading import load_policy
 from skillsd.policy.scoring import ends_with_its_head
@@ -89,7 +89,7 @@ class Parts:
     def _check_others(self) -> None:
         shuffled = self.config.skills.shown == "shuffled" and self.spec.uses_bank
         alone = min(len(self.tasks), self.config.rollout.tasks_per_iteration) < 2
-        if shuffled and alone and not isinstance(self.taskset, HasFalseSkills):
+        if shuffled and alone:
             raise UsageError("skills.shown = shuffled: each iteration has one task, and so no other's skill to show")
 
     def _shard(self) -> None:

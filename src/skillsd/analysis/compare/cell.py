@@ -59,6 +59,10 @@ class Cell(_Strict):
     metrics: dict[str, list[float | None]] = {}
     machine: dict[str, str] = {}
 
+    def measured(self, key: str) -> list[tuple[float, float]]:
+        """(episodes trained on, ``key`` of the :class:`Point`) wherever it was measured."""
+        return [(p.episodes, value) for p in self.curve if (value := getattr(p, key)) is not None]
+
 
 class Status(_Strict):
     """How far a running cell is."""

@@ -56,7 +56,7 @@ def for_seeds(untrained: Mapping[int, T], seeds: Iterable[int]) -> Mapping[int, 
 
 def final(cell: Cell) -> float:
     """The mean of the last evaluations during training, which one dip moves less; else the accuracy afterwards."""
-    measured = [accuracy for _, accuracy in evaluations(cell)][-LAST:]
+    measured = [accuracy for _, accuracy in cell.measured("eval_accuracy")[-LAST:]]
     values: Sequence[float] = measured or next(iter(cell.after.values())).success
     return sum(values) / len(values)
 
@@ -66,10 +66,5 @@ def speed(cell: Cell) -> float:
 
     Of two rows that end alike, the one that got there earlier has more of it.
     """
-    curve = evaluations(cell)
+    curve = cell.measured("eval_accuracy")
     return mean_height(curve, curve[0][0], curve[-1][0]) if len(curve) > 1 else final(cell)
-
-
-def evaluations(cell: Cell) -> list[tuple[int, float]]:
-    """(episodes trained on, held-out accuracy)."""
-    return [(point.episodes, point.eval_accuracy) for point in cell.curve if point.eval_accuracy is not None]

@@ -206,9 +206,7 @@ def _thresholds(low: float, high: float) -> list[int]:
 
 def _curves(group: Sequence[Cell], key: str) -> dict[int, Curve]:
     """seed -> the points at which ``key`` was measured."""
-    return {
-        cell.seed: [(p.episodes, value) for p in cell.curve if (value := getattr(p, key)) is not None] for cell in group
-    }
+    return {cell.seed: cell.measured(key) for cell in group}
 
 
 def _cost(group: Sequence[Cell]) -> dict[str, float]:

@@ -149,12 +149,13 @@ def _at(place: tuple[int, int]) -> str:
     return f"{letters}{row + 1}"
 
 
-def _places(board: Board, kind: str) -> list[tuple[int, int]]:
+def places(board: Board, kind: str) -> list[tuple[int, int]]:
+    """(row, column) of each ``"box"`` or ``"target"``, in reading order."""
     return [board.row_col(position) for position in board.positions(kind)]
 
 
 def _goal(board: Board) -> str:
-    boxes, targets = _places(board, "box"), _places(board, "target")
+    boxes, targets = places(board, "box"), places(board, "target")
     if len(boxes) == 1:
         goal = f"The box starts on {_at(boxes[0])} and belongs on {_at(targets[0])}"
     else:
@@ -220,7 +221,7 @@ def _advice(found: Replay) -> str:
     elif found.pushes:
         last = found.pushes[-1]
         parts.append(f"Go on with the box on {_at(last.to)}.")
-    boxes, targets = _places(found.start, "box"), _places(found.start, "target")
+    boxes, targets = places(found.start, "box"), places(found.start, "target")
     if len(boxes) == 1:
         parts.append(f"The box has to go {_way(boxes[0], targets[0])}: stand on the other side of it and push.")
     else:

@@ -18,7 +18,7 @@ from rich.text import Text
 from skillsd.envs.sokoban.game import DIRECTIONS, GLYPHS, Board, canonical_hash, read_boxoban
 from skillsd.envs.sokoban.generate import generate
 from skillsd.envs.sokoban.make_levels import SPLITS
-from skillsd.envs.sokoban.rules import SokobanRules, describe_solution
+from skillsd.envs.sokoban.rules import SokobanRules, describe_solution, places
 from skillsd.envs.sokoban.solver import best_moves, distances, solve
 from skillsd.envs.sokoban.text import INVALID, PROMPT, format_action, parse_action
 from skillsd.errors import SkillSDError, UsageError
@@ -132,7 +132,7 @@ class SokobanTasks:
         return _foreign(str(task.data["level"]))
 
     def falsified(self, task: Task, skill: Skill) -> Skill:
-        """``skill`` with every direction of a push turned round."""
+        """``skill`` with every direction turned round; places stay, as the board shows them."""
         turn = {"left": "right", "right": "left", "up": "down", "down": "up"}
         texts = {
             name: re.sub(r"(?<!from the )\b(left|right|up|down)\b", lambda found: turn[found[0]], text)
@@ -214,15 +214,16 @@ def _task(identifier: str, level: str, **data: Any) -> Task:
 @cache
 def _foreign(level: str) -> Skill:
     board = Board(level)
-    ours = {frozenset(map(board.row_col, board.positions(kind))) for kind in ("box", "target")}
+    ours = [places(board, kind) for kind in ("box", "target")]
     for attempt in range(1000):
-        other = Board(generate(derive_seed("foreign", level, attempt), boxes=min(board.boxes, 2)).text)
-        text, moves, stood = str(other), solve(other) or [], set[frozenset[tuple[int, int]]]()
+        other = generate(derive_seed("foreign", level, attempt), boxes=min(board.boxes, 2)).text
+        moves, there = solve(Board(other)) or [], Board(other)
+        stood = [places(there, "box")]
         for move in moves:
-            stood.add(frozenset(map(other.row_col, other.positions("box"))))
-            other.move(move)
-        if not ours & {*stood, frozenset(map(other.row_col, other.positions("box")))}:
-            return describe_solution(text, moves)
+            there.move(move)
+            stood.append(places(there, "box"))
+        if not any(boxes in ours for boxes in stood):
+            return describe_solution(other, moves)
     raise SkillSDError("sokoban: no level was found whose solution says nothing about this one")
 
 
